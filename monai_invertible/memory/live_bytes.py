@@ -1,10 +1,11 @@
 """
 Count the bytes of the tensors that are alive, operation by operation.
 
-Training memory is what autograd keeps alive between forward and backward, so the honest figure is neither a formula nor a process size but the
-sum over the living storages. A storage is alive as long as anybody holds it: a Python variable, a view, or a node of the autograd graph
-that no Python variable points to. ``LiveBytes`` watches every operation through a ``TorchDispatchMode``, adds each new storage once, and holds only a
-weak reference to it, whose callback subtracts the bytes at the moment the last holder lets go.
+Training memory is what autograd keeps alive between forward and backward, so the honest figure is neither a formula nor
+a process size but the sum over the living storages. A storage lives as long as anybody holds it: a Python variable, a
+view, or a node of the autograd graph that no Python variable points to. ``LiveBytes`` watches every operation through a
+``TorchDispatchMode``, adds each new storage once, and keeps only a weak reference to it, whose callback subtracts the
+bytes at the moment the last holder lets go.
 """
 
 from __future__ import annotations
@@ -39,12 +40,13 @@ class LiveBytes(TorchDispatchMode):
     - every storage that an operation inside the context creates, in forward as well as in backward, until it is freed;
     - the storages of ``include``, from the start.
 
-    Not counted: tensors that existed before and are not in ``include`` (parameters and inputs, as a rule); what a kernel allocates for itself
-    (convolution workspace, the inside of a compiled function); what an allocator holds in reserve; sparse tensors. So on a GPU this
-    is a lower bound of ``torch.cuda.max_memory_allocated`` and never a measurement of it.
+    Not counted: tensors that existed before and are not in ``include`` (parameters and inputs, as a rule); what a
+    kernel allocates for itself (convolution workspace, the inside of a compiled function); what an allocator holds in
+    reserve; sparse tensors. So for a GPU this is a lower bound, never a measurement.
 
-    Works on real tensors and on fake ones (``torch._subclasses.FakeTensorMode``), where paper sizes cost nothing. Dispatch modes belong to a
-    thread: on a CPU, backward runs in the calling thread and is seen. Other threads that the user starts are not seen.
+    Works on real tensors and on fake ones (``torch._subclasses.FakeTensorMode``), where paper sizes cost nothing.
+    Dispatch modes belong to a thread: on a CPU, backward runs in the calling thread and is seen; threads that the user
+    starts are not. On CUDA, where autograd has threads of its own, the counter is untested.
 
     Args:
         include: existing tensors to count from the start, such as ``network.parameters()``.
@@ -95,7 +97,7 @@ class LiveBytes(TorchDispatchMode):
             return result
 
         # Not an operation, so no dispatch mode sees it; some libraries free memory this way.
-        torch.UntypedStorage.resize_ = resize_and_count  # type: ignore[method-assign]
+        torch.UntypedStorage.resize_ = resize_and_count  # type: ignore[assignment,method-assign]
         return self
 
     def __exit__(self, *error: Any) -> None:

@@ -196,4 +196,4 @@ def test_counter_changes_nothing():
     plain = torch.autograd.grad(network(x).sum(), list(network.parameters()))
     with LiveBytes():
         counted = torch.autograd.grad(network(x).sum(), list(network.parameters()))
-    assert all(torch.equal(a, b) for a, b in zip(plain, counted))
+    assert all(torch.equal(a, b) for a, b in zip(plain, counted, strict=True))
