@@ -1,0 +1,7 @@
+"""The engine: the contract of an invertible module, and the chain that trains without stored activations."""
+
+from monai_invertible.autograd.backprop import check_backprop, set_backprop
+from monai_invertible.autograd.module import Composition, Inverse, InvertibleModule, State, Step
+from monai_invertible.autograd.sequential import InvertibleSequential
+
+__all__ = ["Composition", "Inverse", "InvertibleModule", "InvertibleSequential", "State", "Step", "check_backprop", "set_backprop"]

@@ -1,0 +1,253 @@
+"""Record the real autograd graph without its activations, and find them again by walking back from the chain's output.
+
+The forward of a chain runs under ``torch.autograd.graph.saved_tensors_hooks``: what autograd would keep is replaced by a
+:class:`Placeholder`. Parameters, buffers and context are kept by reference, with the version check of plain autograd. When backward asks
+for a placeholder, the :class:`Walk` goes back from the chain's output: it inverts the last step, re-runs that step's forward
+under hooks that collect the very tensors that the graph is asking for, hands them over, and goes on to the step before when its turn comes.
+Because the graph is the real one, hooks, DDP, ``autograd.grad``, shared and frozen parameters and double backward need no code here.
+
+Who holds whom: graph node -> placeholder -> walk -> (steps, inputs of the step reached). The walk refers to the :class:`Tail`, the last
+node, weakly and the tail to the walk weakly, so a graph that is dropped or freed takes everything with it at once.
+"""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import BackwardCFunction
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from monai_invertible.autograd.module import Step
+from monai_invertible.autograd.replay import Environment, storage
+
+__all__ = ["Walk"]
+
+
+class Reference(NamedTuple):
+    """A saved tensor that stays where it is, with the version it had."""
+
+    tensor: Tensor
+    version: int
+
+
+class Placeholder(NamedTuple):
+    """A saved tensor that will be computed again: the ``position``-th that step number ``step`` of ``walk`` saved."""
+
+    walk: Walk
+    step: int
+    position: int
+
+
+class Spec(NamedTuple):
+    """What the recomputed tensor must look like. ``version`` is None for the state, which has another history when recomputed."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+    version: int | None
+
+
+class Record:
+    """What a walk remembers of one step of the forward."""
+
+    def __init__(self, step: Step, state: tuple[Tensor, ...], context: list[Tensor]) -> None:
+        self.step = step
+        self.environment = Environment(step.module, state)
+        self.requires_grad = [t.requires_grad for t in state]
+        self.strides = [t.stride() for t in state]
+        self.state = {storage(t) for t in state}
+        self.references = (self.environment.references() | {storage(t) for t in context}) - self.state
+        self.specs: list[Spec | None] = []
+        self.values: dict[int, Tensor] = {}
+
+
+class Walk:
+    """One forward of a chain, and its way back.
+
+    Args:
+        steps: the chain's steps.
+        context: what they may read; its tensors may require gradients.
+    """
+
+    def __init__(self, steps: Sequence[Step], context: dict[str, Any]) -> None:
+        self.steps = steps
+        # As the re-run reads it: cut off from the graph, requiring gradients where the original does.
+        self.context = tree_map_only(Tensor, lambda t: t.detach().requires_grad_(t.requires_grad), context)
+        self.records: list[Record] = []
+        self.tail: Callable[[], Any] = lambda: None
+        self.state: tuple[Tensor, ...] = ()  # the inputs of step number `position`, or the chain's output
+        self.position = len(steps)
+
+    def run(self, state: tuple[Tensor, ...], context: dict[str, Any]) -> tuple[Tensor, ...]:
+        """The chain's forward, as a graph without activations."""
+        tensors = [t for t in tree_leaves(context) if isinstance(t, Tensor)]
+        for step in self.steps:
+            record = Record(step, state, tensors)
+            self.records.append(record)
+            with record.environment.record(), saved_tensors_hooks(self.pack, unpack):
+                outputs = step.forward(*state, **context)
+            warn_of_hidden_tensors(step, outputs, state)
+            record.state = set()  # these identify storages only while the storages live
+            record.references = set()
+            state = outputs
+        if any(t.requires_grad for t in state):
+            return Tail.apply(self, *state)
+        return state
+
+    def pack(self, tensor: Tensor) -> Reference | Placeholder:
+        """Called by autograd for each tensor that it saves during the forward."""
+        record = self.records[-1]
+        key = storage(tensor)
+        if key in record.references:
+            record.specs.append(None)
+            return Reference(tensor.detach(), tensor._version)
+        record.specs.append(Spec(tensor.shape, tensor.dtype, None if key in record.state else tensor._version))
+        return Placeholder(self, len(self.records) - 1, len(record.specs) - 1)
+
+    def start(self, outputs: tuple[Tensor, ...]) -> None:
+        """Begin at the chain's output."""
+        self.state, self.position = tuple(t.detach() for t in outputs), len(self.steps)
+
+    def fetch(self, step: int, position: int) -> Tensor:
+        """The tensor behind a placeholder; walks back as far as it takes. Each is handed over once, so that it can be freed early."""
+        record = self.records[step]
+        if position not in record.values:
+            if self.position < step or not self.state:
+                self.start(self._output())
+            if self.position == step:  # asked for a second time
+                with torch.no_grad(), record.environment.replay():
+                    self._capture(record, record.step.forward, *self.state, **self.context)
+            while self.position > step:
+                if self.position < len(self.steps):
+                    self.records[self.position].values.clear()
+                self._step_back()
+        return record.values.pop(position)
+
+    def _output(self) -> tuple[Tensor, ...]:
+        tail = self.tail()
+        if tail is None:
+            raise RuntimeError("InvertibleSequential: a saved tensor was asked for after the graph of its chain had been freed.")
+        return tail.saved_tensors
+
+    def _step_back(self) -> None:
+        record = self.records[self.position - 1]
+
+        def capture(function: Callable[..., Any], *inputs: Tensor | None, **context: Any) -> Any:
+            return self._capture(record, function, *inputs, **context)
+
+        with torch.no_grad(), record.environment.replay():
+            state = record.step.recompute(capture, *self.state, **self.context)
+        self.state, self.position = tuple(t.detach() for t in state), self.position - 1
+
+    def _capture(self, record: Record, function: Callable[..., Any], *inputs: Tensor | None, **context: Any) -> Any:
+        """Evaluate ``function`` and keep what autograd saves for the graph that is waiting for it."""
+        leaves = [
+            None if t is None else with_strides(t.detach(), strides).requires_grad_(flag)
+            for t, strides, flag in zip(inputs, record.strides, record.requires_grad, strict=True)
+        ]
+        values: dict[int, Tensor] = {}
+        count = 0
+
+        def collect(tensor: Tensor) -> None:
+            nonlocal count
+            if count < len(record.specs):
+                spec = record.specs[count]
+                if spec is not None:
+                    if (tensor.shape, tensor.dtype) != spec[:2] or spec.version not in (None, tensor._version):
+                        raise self._not_repeated(record, f"saved tensor {count} was {spec} and became {Spec(tensor.shape, tensor.dtype, tensor._version)}")
+                    values[count] = tensor.detach()
+            count += 1
+
+        with torch.enable_grad(), saved_tensors_hooks(collect, unpack):
+            result = function(*leaves, **context)
+        if count != len(record.specs):
+            raise self._not_repeated(record, f"its forward saved {len(record.specs)} tensors and its recomputation {count}")
+        record.values = values
+        return tree_map_only(Tensor, Tensor.detach, result)
+
+    def _not_repeated(self, record: Record, what: str) -> RuntimeError:
+        where = f"step {self.records.index(record)} of {len(self.steps)}, {record.step}"
+        return RuntimeError(
+            f"InvertibleSequential: {where}, does not repeat itself: {what}. A branch must depend on its input, parameters, buffers and "
+            'context only. Remove what changes between forward and backward, or use backprop="store".'
+        )
+
+
+def unpack(packed: Reference | Placeholder) -> Tensor:
+    """Called by autograd when backward needs a saved tensor."""
+    if isinstance(packed, Placeholder):
+        return packed.walk.fetch(packed.step, packed.position)
+    if packed.tensor._version != packed.version:
+        raise RuntimeError(
+            "InvertibleSequential: one of the variables needed for gradient computation has been modified by an inplace operation: a "
+            f"parameter, buffer or context tensor of shape {tuple(packed.tensor.shape)} is at version {packed.tensor._version}, expected "
+            f"{packed.version}. Call backward before changing it, or run the forward again."
+        )
+    return packed.tensor
+
+
+class Tail(torch.autograd.Function):
+    """The identity at the end of a chain. It keeps the output, the one activation a chain keeps, and hands it to the walk."""
+
+    @staticmethod
+    def forward(ctx: Any, walk: Walk, *state: Tensor) -> tuple[Tensor, ...]:
+        ctx.walk = weakref.ref(walk)
+        walk.tail = weakref.ref(ctx)
+        outputs = tuple(t.detach() for t in state)
+        ctx.mark_non_differentiable(*[o for o, t in zip(outputs, state, strict=True) if not t.requires_grad])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*outputs)
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        walk = ctx.walk()
+        try:
+            outputs = ctx.saved_tensors
+        except RuntimeError as error:
+            if "inplace" in str(error):
+                raise RuntimeError(
+                    "InvertibleSequential: the chain's output was changed in place between forward and backward, but walking back starts "
+                    f"from it. Use an out-of-place operation after the chain, such as ReLU(inplace=False), or clone. ({error})"
+                ) from error
+            raise
+        if walk is not None:
+            walk.start(outputs)
+        return None, *grads
+
+
+def with_strides(tensor: Tensor, strides: tuple[int, ...]) -> Tensor:
+    """The tensor laid out in memory as it was in the forward, since compiled kernels rely on it."""
+    same = all(n <= 1 or a == b for n, a, b in zip(tensor.shape, tensor.stride(), strides, strict=True))
+    if same or 0 in strides:
+        return tensor
+    return torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
+
+
+_inspected: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
+
+
+def warn_of_hidden_tensors(step: Step, outputs: tuple[Tensor, ...], inputs: tuple[Tensor, ...]) -> None:
+    """Warn, once a module, when a custom Function keeps tensors on its ``ctx``: hooks cannot replace those, so they stay in memory."""
+    if step.module in _inspected:
+        return
+    _inspected.add(step.module)
+    seen = {t.grad_fn for t in inputs}
+    nodes = [t.grad_fn for t in outputs]
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if isinstance(node, BackwardCFunction) and any(isinstance(v, Tensor) for v in vars(node).values()):
+            warnings.warn(
+                f"InvertibleSequential: {node.name()} in {step} keeps tensors as attributes of its ctx, which stay in memory until backward "
+                "(gradients are right). Use ctx.save_for_backward in that Function to save the memory.",
+                stacklevel=4,
+            )
+        nodes += [following for following, _ in node.next_functions]

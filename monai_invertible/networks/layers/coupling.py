@@ -1,0 +1,123 @@
+r"""The additive coupling: two channel groups take turns in moving each other (Dinh et al., NICE, 2014, arXiv 1410.8516).
+
+Whatever the branches :math:`F` and :math:`G` compute, each half-step :math:`(x_1, x_2) \mapsto (x_1 + F(x_2), x_2)` is undone by one
+subtraction, and finding its input and repeating its forward need the same single evaluation of the branch.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from monai_invertible.autograd.module import Composition, Step
+from monai_invertible.networks.layers.splitting import ChannelSplit
+
+__all__ = ["AdditiveCoupling", "ShiftStep"]
+
+
+class AdditiveCoupling(Composition):
+    r"""``forward``: :math:`y_1 = x_1 + F(x_2),\; y_2 = x_2 + G(y_1)`. ``inverse``: :math:`x_2 = y_2 - G(y_1),\; x_1 = y_1 - F(x_2)`.
+
+    Gomez et al. 2017, eq. 6-7; RevGAN eq. 8-9 (which prints the inverse's lines in the wrong order); InvRes eq. 1.
+    In a chain: saves nothing, recomputes each branch once. Error: one rounding of the sum per half-step.
+
+    Args:
+        f: branch from :math:`x_2` to the shape of :math:`x_1`; any module. It receives the context that its ``forward`` names.
+        g: branch from :math:`y_1` to the shape of :math:`x_2`; None for a one-sided coupling, :math:`y_2 = x_2`.
+        split: channels of :math:`x_1` and :math:`x_2`; None for two halves.
+
+    Shapes: one tensor ``(B, C, *spatial)``, or a state whose last two tensors are :math:`x_1, x_2` when ``split=False``.
+
+    Raises:
+        ValueError: channels that do not split, or a branch whose output has another shape than what it moves.
+        RuntimeError: a branch that changes its input in place.
+    """
+
+    def __init__(self, f: nn.Module, g: nn.Module | None = None, *, split: Sequence[int] | bool | None = None) -> None:
+        super().__init__()
+        self.f = f
+        self.g = g
+        self.split = None if split is False else ChannelSplit(split if isinstance(split, Sequence) else None)
+
+    def steps(self, inverse: bool = False) -> Iterable[Step]:
+        shifts: list[Step] = [ShiftStep(self.f, -2, inverse)]
+        if self.g is not None:
+            shifts.append(ShiftStep(self.g, -1, inverse))
+        if inverse:
+            shifts.reverse()
+        if self.split is None:
+            return shifts
+        return (*self.split.steps(), *shifts, *self.split.steps(inverse=True))
+
+
+class ShiftStep(Step):
+    """Move one of the last two tensors of the state by a function of the other: ``(a, b) -> (a + F(b), b)`` for ``target=-2``.
+
+    Args:
+        branch: F.
+        target: the tensor that is moved, -2 or -1; the other one is read.
+        inverse: subtract instead of add.
+    """
+
+    def __init__(self, branch: nn.Module, target: int, inverse: bool = False) -> None:
+        super().__init__(branch, inverse)
+        self.target = target
+        self.source = -3 - target
+
+    def forward(self, *state: Tensor, **context: Any) -> tuple[Tensor, ...]:
+        return self._moved(state, self.shift(*state, **context), self.inverse)
+
+    def invert(self, *state: Tensor, **context: Any) -> tuple[Tensor, ...]:
+        return self._moved(state, self.shift(*state, **context), not self.inverse)
+
+    def recompute(self, capture: Callable[..., Any], *state: Tensor, **context: Any) -> tuple[Tensor, ...]:
+        known: list[Tensor | None] = list(state)
+        known[self.target] = None
+        return self._moved(state, capture(self.shift, *known, **context), not self.inverse)
+
+    def shift(self, *state: Tensor, **context: Any) -> Tensor:
+        """What the target is moved by."""
+        source = state[self.source]
+        version = None if source.is_inference() else source._version
+        shift = self.module(source, **named_context(self.module, context))
+        if version is not None and source._version != version:
+            raise RuntimeError(
+                f"AdditiveCoupling: branch {type(self.module).__name__} changed its input in place, but the coupling needs it unchanged. "
+                "Use inplace=False in the first operation of the branch."
+            )
+        return shift
+
+    def _moved(self, state: tuple[Tensor, ...], shift: Tensor, back: bool) -> tuple[Tensor, ...]:
+        target = state[self.target]
+        if shift.shape != target.shape:
+            raise ValueError(
+                f"AdditiveCoupling: branch {type(self.module).__name__} returned shape {tuple(shift.shape)} for a state of shape "
+                f"{tuple(target.shape)}. Its output must have the shape of the tensor it is added to; check its channels and padding."
+            )
+        if torch.result_type(target, shift) != target.dtype:
+            shift = shift.to(target.dtype)
+        moved = list(state)
+        moved[self.target] = target - shift if back else target + shift
+        return tuple(moved)
+
+
+def named_context(branch: nn.Module, context: dict[str, Any]) -> dict[str, Any]:
+    """The part of the context that the branch's ``forward`` names as arguments."""
+    if not context:
+        return context
+    names = _argument_names(type(branch).forward)
+    return context if names is None else {k: v for k, v in context.items() if k in names}
+
+
+@lru_cache(maxsize=None)
+def _argument_names(function: Callable[..., Any]) -> frozenset[str] | None:
+    """Names that ``function`` accepts after ``self`` and its first argument; None for any name."""
+    parameters = list(inspect.signature(function).parameters.values())[2:]
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    return frozenset(p.name for p in parameters)
