@@ -1,0 +1,59 @@
+# The commands of the project; `make` alone lists them.
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 2
+DEMO_DIR ?= demo
+
+BIN := $(VENV)/bin
+ENV := $(VENV)/.complete
+NOTEBOOKS := $(patsubst tutorials/%.py,notebooks/%.ipynb,$(wildcard tutorials/*.py))
+
+.DELETE_ON_ERROR:
+.PHONY: help env test lint format demo bench notebooks clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+env: $(ENV) ## create .venv with the package and all that its tests need (PYTHON=python3)
+
+$(ENV): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	    { echo 'make env: Python 3.10 or newer is needed. Name one: make env PYTHON=/path/to/python3' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	    { echo 'make env: $(PYTHON) cannot create environments (no venv or no ensurepip). Install them' \
+	        '(Debian, Ubuntu: apt install python3-venv) or name another: make env PYTHON=/path/to/python3' >&2; exit 1; }
+	@echo 'Creating $(VENV) ...'
+	@$(PYTHON) -m venv $(VENV)
+	@echo 'Installing the package and all that its tests need (some minutes when nothing is cached) ...'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+	@echo '$(VENV) is ready.'
+
+test: lint ## check style and types, then run all tests (WORKERS=2)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) tests
+
+lint: env ## check style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy monai_invertible
+
+format: env ## put the source in order
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+demo: env ## from sample data to a trained network and its picture (DEMO_DIR=demo)
+	$(BIN)/python -m monai_invertible demo $(DEMO_DIR)
+
+bench: env ## measure memory and time against the alternatives
+	$(BIN)/python -m benchmarks
+
+notebooks: $(NOTEBOOKS) ## run the tutorials and write them as notebooks/*.ipynb
+
+notebooks/%.ipynb: tutorials/%.py $(ENV)
+	@mkdir -p notebooks
+	$(BIN)/jupytext --quiet --to notebook --execute --output $@ $<
+
+clean: ## remove all that these targets made, but for .venv
+	rm -rf build dist notebooks demo *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find monai_invertible tests benchmarks tutorials -name __pycache__ -prune -exec rm -rf {} +
