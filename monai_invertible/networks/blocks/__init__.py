@@ -1,0 +1,7 @@
+"""What is not invertible: the branches of couplings, and the parts of the baselines."""
+
+from __future__ import annotations
+
+from .gated_residual_block import GatedResidualBlock
+
+__all__ = ["GatedResidualBlock"]

@@ -1,0 +1,5 @@
+"""Architectures, one a file."""
+
+from __future__ import annotations
+
+__all__: list[str] = []
