@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .estimate import estimate_training_step
 from .live_bytes import LiveBytes, PhaseBytes
+from .report import MemoryReport
 
-__all__ = ["LiveBytes", "PhaseBytes"]
+__all__ = ["LiveBytes", "MemoryReport", "PhaseBytes", "estimate_training_step"]
