@@ -79,8 +79,8 @@ class MemoryHandler:
         cuda = torch.cuda.max_memory_allocated(_device(engine)) if _on_cuda(engine) else None
         peaks = {"process_peak": process_peak_bytes(), "cuda_peak": cuda, "live_peak": self._live_peak}
         memory = {name: size for name, size in peaks.items() if size is not None}
-        setattr(engine.state, "memory", memory)  # noqa: B010 - Ignite's State takes any attribute, its type does not
-        say text = ", ".join(f"{name} {size / 2**20:.1f} MiB" for name, size in memory.items())
+        setattr(engine.state, "memory", memory)  # noqa: B010 - Ignite's State takes any attribute, its type does not say
+        text = ", ".join(f"{name} {size / 2**20:.1f} MiB" for name, size in memory.items())
         (self.logger or engine.logger).info(f"Epoch {engine.state.epoch} memory: {text}")
 
 
