@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+from monai_invertible.data.atomic_path import atomic_path
 from monai_invertible.data.fastmri_dataset import fastmri_datalist, fastmri_masks, open_fastmri
+from monai_invertible.data.fastmri_sample import write_fastmri_sample
 from monai_invertible.data.ismrmrd_header import parse_ismrmrd_header
+from monai_invertible.data.sample_anatomy import random_smooth_field, sample_slices
 
-__all__ = ["fastmri_datalist", "fastmri_masks", "open_fastmri", "parse_ismrmrd_header"]
+__all__ = [
+    "atomic_path",
+    "fastmri_datalist",
+    "fastmri_masks",
+    "open_fastmri",
+    "parse_ismrmrd_header",
+    "random_smooth_field",
+    "sample_slices",
+    "write_fastmri_sample",
+]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from monai.handlers import IgniteMetricHandler
 
 from monai_invertible.handlers.engine_items import engine_items
@@ -43,15 +42,11 @@ class FastMRIMetricHandler(IgniteMetricHandler):
                         "Score volumes that have one: the validation set, not the test set."
                     )
                 reference = central_region(item["label"], item["recon_size"])
-            self.update_item(item, torch.as_tensor(reference))
-
-    def update_item(self, item: dict[str, Any], reference: torch.Tensor) -> None:
-        """Add one item, its tensors without batch dimension."""
-        self._is_reduced = False
-        self.metric_fn(  # type: ignore[call-arg]
-            item["pred"][None],
-            reference[None],
-            filename=[item["filename"]],
-            slice_index=[int(item["slice_index"])],
-            maximum=[float(item["max"])],
-        )
+            self.metric_fn(
+                item["pred"][None],
+                reference[None],
+                filename=[item["filename"]],
+                slice_index=[item["slice_index"]],
+                maximum=[item["max"]],
+            )
+        self._is_reduced = False  # what Ignite's own update does: the value is to be computed again
