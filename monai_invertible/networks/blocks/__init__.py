@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .gated_recurrent_unit import ConvolutionalGRU
 from .gated_residual_block import GatedResidualBlock
 
-__all__ = ["GatedResidualBlock"]
+__all__ = ["ConvolutionalGRU", "GatedResidualBlock"]

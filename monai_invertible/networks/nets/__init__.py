@@ -2,4 +2,7 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from .magnitude_unet import MagnitudeUNet
+from .recurrent_inference_machine import RecurrentInferenceMachine
+
+__all__ = ["MagnitudeUNet", "RecurrentInferenceMachine"]
