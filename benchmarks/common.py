@@ -1,0 +1,55 @@
+"""What every benchmark shares: the machine it ran on, and its table and figure in ``benchmarks/results``."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["RESULTS", "figure", "machine", "table", "write"]
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine() -> str:
+    """One line: date, processor, cores, threads, versions."""
+    model = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        model = names[0].split(":", 1)[1].strip() if names else model
+    return (
+        f"{datetime.date.today().isoformat()}; {model}, {os.cpu_count()} cores, {torch.get_num_threads()} thread(s); "
+        f"{platform.system()}, Python {platform.python_version()}, torch {torch.__version__}"
+    )
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table; the first column is text, the others are numbers."""
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def write(name: str, title: str, *parts: str) -> None:
+    """Write ``results/NAME.md`` and print it."""
+    command = " ".join(["python", f"benchmarks/{name}.py", *sys.argv[1:]])
+    text = "\n\n".join([f"# {title}", *parts, f"`{command}`  \n{machine()}"]) + "\n"
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.md").write_text(text)
+    print(text)
+
+
+def figure(columns: int = 1) -> tuple[Any, Any]:
+    """A light figure with ``columns`` plots side by side, without a frame."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 150})
+    return plt.subplots(1, columns, figsize=(7 if columns == 1 else 5 * columns, 4.2), layout="constrained")

@@ -1,0 +1,84 @@
+"""
+Memory of a training step against depth: a chain of couplings stored, checkpointed and inverted.
+
+Simulated on fake tensors, so that a 3D chain of 100 couplings needs no machine that could hold it. Counted are the
+living tensors without parameters and their gradients. The picture of the README.
+
+    python benchmarks/memory_against_depth.py [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from common import figure, table, write
+from torch import nn
+from torch._subclasses import FakeTensorMode
+
+from monai_invertible.autograd import InvertibleSequential
+from monai_invertible.memory import LiveBytes
+from monai_invertible.networks.layers import AdditiveCoupling
+
+CHANNELS = 32
+MODES = {"store": ("stored", "#777777"), "checkpoint": ("checkpointed", "#c98500"), "invert": ("inverted", "#00796b")}
+IMAGE = Path(__file__).parents[1] / "docs" / "images" / "memory_against_depth.png"
+
+
+def branch() -> nn.Module:
+    half = CHANNELS // 2
+    return nn.Sequential(nn.Conv3d(half, half, 3, padding=1), nn.InstanceNorm3d(half), nn.LeakyReLU(0.01))
+
+
+def peak_bytes(depth: int, backprop: str, side: int) -> int:
+    """Peak of forward, mean square and backward."""
+    with FakeTensorMode():
+        couplings = [AdditiveCoupling(branch(), branch()) for _ in range(depth)]
+        network = InvertibleSequential(*couplings, backprop=backprop)
+        for p in network.parameters():
+            p.grad = torch.zeros_like(p)
+        with LiveBytes() as live:
+            x = torch.rand(1, CHANNELS, side, side, side)  # held to the end, as a trainer holds its batch
+            y = network(x)
+            y.square().mean().backward()
+        return live.peak
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few depths; the README's picture is left alone")
+    options = parser.parse_args()
+    side = 96
+    depths = (4, 8) if options.quick else (4, 10, 20, 40, 60, 80, 100)
+    gib = {mode: [peak_bytes(n, mode, side) / 2**30 for n in depths] for mode in MODES}
+
+    rows = [[MODES[mode][0], *[f"{value:.2f}" for value in gib[mode]]] for mode in MODES]
+    write(
+        "memory_against_depth",
+        "Memory of a training step against depth (simulated)",
+        f"Peak of the living tensors in GiB, without parameters and their gradients: {CHANNELS} channels of "
+        f"{side} x {side} x {side}, float32, batch 1; two-sided additive couplings whose branches are a 3 x 3 x 3 "
+        "convolution, instance norm and leaky ReLU. Counted on fake tensors; not a measurement of a GPU: no kernel "
+        "workspace, no allocator reserve.",
+        table(["couplings", *[str(n) for n in depths]], rows),
+    )
+
+    fig, axes = figure()
+    for mode, (label, colour) in MODES.items():
+        values = gib[mode]
+        axes.plot(depths, values, marker="o", markersize=4, linewidth=2, color=colour)
+        text = f"{label}, {values[-1]:.1f} GiB" if values[-1] >= 1 else f"{label}, {values[-1]:.2f} GiB"
+        axes.annotate(text, (depths[-1], values[-1]), (8, 0), textcoords="offset points", color=colour, va="center")
+    axes.set(xlabel="couplings in the chain", ylabel="peak of a training step, GiB", ylim=(0, None))
+    axes.set_title(f"Activation memory, 3D chain, {CHANNELS} channels, {side}³ (simulated)", loc="left", fontsize=11)
+    axes.set_xlim(0, depths[-1] * 1.3)
+    axes.set_xticks([n for n in (0, 20, 40, 60, 80, 100) if n <= depths[-1]])
+    axes.grid(axis="y", color="#e6e6e6")
+    if not options.quick:
+        IMAGE.parent.mkdir(parents=True, exist_ok=True)
+        fig.savefig(IMAGE)
+
+
+if __name__ == "__main__":
+    main()
