@@ -1,7 +1,16 @@
 """The engine: the contract of an invertible module, and the chain that trains without stored activations."""
 
-from monai_invertible.autograd.backprop import check_backprop, set_backprop
+from monai_invertible.autograd.backprop import BackpropSwitch, set_backprop
 from monai_invertible.autograd.module import Composition, Inverse, InvertibleModule, State, Step
 from monai_invertible.autograd.sequential import InvertibleSequential
 
-__all__ = ["Composition", "Inverse", "InvertibleModule", "InvertibleSequential", "State", "Step", "check_backprop", "set_backprop"]
+__all__ = [
+    "BackpropSwitch",
+    "Composition",
+    "Inverse",
+    "InvertibleModule",
+    "InvertibleSequential",
+    "State",
+    "Step",
+    "set_backprop",
+]

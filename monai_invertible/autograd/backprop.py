@@ -2,37 +2,58 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import nn
 
-__all__ = ["check_backprop", "set_backprop"]
-
-MODES = ("invert", "checkpoint", "store")
+__all__ = ["BackpropSwitch", "set_backprop"]
 
 
-def check_backprop(owner: object, mode: str, allowed: tuple[str, ...] = MODES) -> str:
-    """Return ``mode`` if ``owner`` knows it.
+class BackpropSwitch(nn.Module):
+    """A module with a ``backprop`` attribute that takes one of ``backprop_modes``.
 
-    Raises:
-        ValueError: it does not.
+    ``"invert"`` recomputes activations from the output, ``"checkpoint"`` from the kept input of each part
+    (``torch.utils.checkpoint``), ``"store"`` keeps them (plain autograd).
     """
-    if mode not in allowed:
-        raise ValueError(f"{type(owner).__name__}: backprop must be one of {allowed}, got {mode!r}. Choose one of these.")
-    return mode
+
+    backprop_modes: ClassVar[tuple[str, ...]] = ("invert", "checkpoint", "store")
+
+    @property
+    def backprop(self) -> str:
+        """How activations come back in the backward pass."""
+        return self._backprop
+
+    @backprop.setter
+    def backprop(self, mode: str) -> None:
+        self.check_backprop(mode)
+        self._backprop = mode
+
+    def check_backprop(self, mode: str) -> None:
+        """Raise ValueError if the module does not know ``mode``."""
+        if mode not in self.backprop_modes:
+            raise ValueError(
+                f"{type(self).__name__}: backprop must be one of {self.backprop_modes}, got {mode!r}. Choose one of "
+                "these."
+            )
 
 
 def set_backprop(network: nn.Module, mode: str) -> nn.Module:
-    """Switch a network between ``"invert"``, ``"checkpoint"`` and ``"store"`` in place, and return it.
+    """Switch a network, in place, between ``"invert"``, ``"checkpoint"`` and ``"store"``, and return it.
 
-    Every module with a ``backprop`` attribute (each chain, each network) is switched; parameters and ``state_dict`` stay as they are.
+    Parameters, ``state_dict`` and results stay the same.
 
     Raises:
-        ValueError: an unknown mode, a mode that the network does not have, or a network without any switch.
+        ValueError: a mode that a part of the network does not have, or a network without anything to switch; nothing
+            is switched then.
     """
-    modules = [m for m in network.modules() if hasattr(m, "backprop")]
-    if not modules:
-        raise ValueError(f"set_backprop: {type(network).__name__} has no invertible chain to switch. Build it from InvertibleSequential.")
-    for module in modules:
-        check_backprop(module, mode, getattr(module, "backprop_modes", MODES))
-    for module in modules:
-        module.backprop = mode  # type: ignore[assignment]
+    switches = [m for m in network.modules() if isinstance(m, BackpropSwitch)]
+    if not switches:
+        raise ValueError(
+            f"set_backprop: {type(network).__name__} has no invertible chain to switch. Build it from "
+            "InvertibleSequential."
+        )
+    for switch in switches:
+        switch.check_backprop(mode)
+    for switch in switches:
+        switch.backprop = mode
     return network

@@ -1,9 +1,9 @@
 """The contract of an invertible layer, written once.
 
-An author writes two directions of ordinary differentiable mathematics, ``forward`` and ``inverse``; nobody writes a backward pass.
-A chain (:class:`~monai_invertible.autograd.InvertibleSequential`) sees every layer as a few :class:`Step` objects, the units in which
-it runs forward and walks back. Most layers are one step and inherit it; a layer that can find its inputs and repeat its forward in a
-single evaluation of its branch offers its own.
+An author writes two directions of ordinary differentiable mathematics, ``forward`` and ``inverse``; nobody writes a
+backward pass. A chain (:class:`~monai_invertible.autograd.InvertibleSequential`) sees every layer as a few
+:class:`Step` objects, the units in which it runs forward and walks back. Most layers are one step and inherit it; a
+layer that can find its inputs and repeat its forward in a single evaluation of its branch offers its own.
 """
 
 from __future__ import annotations
@@ -32,24 +32,29 @@ def as_state(tensors: tuple[Tensor, ...]) -> State:
 class InvertibleModule(nn.Module):
     """A map of a *state* that can be computed in both directions.
 
-    ``state`` is a tensor or several tensors; it is what gets inverted. ``context`` (time embedding, k-space, mask, ...) is what a layer may
-    read and nobody inverts; gradients flow into it. A subclass MUST
+    ``state`` is a tensor or several tensors; it is what gets inverted. ``context`` (time embedding, k-space, mask, ...)
+    is what a layer may read and nobody inverts; gradients flow into it. A subclass MUST
 
     - give ``inverse(*forward(*state, **context), **context) == state``, both ways round, for the same context;
     - accept context that it does not use (``**context``);
     - leave the tensors that it is given unchanged (no in-place operation on them).
     """
 
-    def forward(self, *state: Tensor, **context: Any) -> State:
+    def forward(self, *state: Any, **context: Any) -> State:
         """Map the state to the output state."""
-        raise NotImplementedError(f"{type(self).__name__}: an invertible module must define forward(*state, **context).")
+        raise NotImplementedError(
+            f"{type(self).__name__}: an invertible module must define forward(*state, **context)."
+        )
 
-    def inverse(self, *state: Tensor, **context: Any) -> State:
+    def inverse(self, *state: Any, **context: Any) -> State:
         """Map an output state back to the state it came from."""
-        raise NotImplementedError(f"{type(self).__name__}: an invertible module must define inverse(*state, **context).")
+        raise NotImplementedError(
+            f"{type(self).__name__}: an invertible module must define inverse(*state, **context)."
+        )
 
     def steps(self, inverse: bool = False) -> Iterable[Step]:
-        """What a chain executes for this module, in order, in the direction asked for. By default the module as a whole."""
+        """What a chain executes for this module, in order, in the direction asked for. By default the module as a
+        whole."""
         return (Step(self, inverse),)
 
 
@@ -79,10 +84,11 @@ class Step:
     def recompute(self, capture: Callable[..., Any], *state: Tensor, **context: Any) -> tuple[Tensor, ...]:
         """Find the input state of the output ``state`` and, on the way, repeat the forward once through ``capture``.
 
-        ``capture(function, *inputs, **context)`` evaluates ``function`` while the tensors that autograd saves are collected, and returns its
-        detached result. ``inputs`` are this step's input state in order; ``None`` stands for a tensor that ``function`` does not read.
-        ``function`` must save the same tensors in the same order as :meth:`forward`. The default inverts first and repeats afterwards; a step
-        that needs its expensive part once for both overrides it.
+        ``capture(function, *inputs, **context)`` evaluates ``function`` while the tensors that autograd saves are
+        collected, and returns its detached result. ``inputs`` are this step's input state in order; ``None`` stands for
+        a tensor that ``function`` does not read. ``function`` must save the same tensors in the same order as
+        :meth:`forward`. The default inverts first and repeats afterwards; a step that needs its expensive part once for
+        both overrides it.
         """
         inputs = self.invert(*state, **context)
         capture(self.forward, *inputs, **context)
@@ -140,7 +146,9 @@ def run(steps: Iterable[Step], state: tuple[Tensor, ...], context: dict[str, Any
 
 def observed(module: nn.Module) -> bool:
     """Whether someone has hooked ``module`` itself, so that it must be called as a whole for the hooks to fire."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks)
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
 
 
 def flatten(layers: Iterable[InvertibleModule], inverse: bool = False) -> list[Step]:
@@ -155,12 +163,16 @@ def flatten(layers: Iterable[InvertibleModule], inverse: bool = False) -> list[S
     return steps
 
 
-def plain_only(state: tuple[Tensor, ...]) -> bool:
-    """Whether plain autograd is the only way here: nothing to differentiate, or a transform that records no saved tensors."""
+def plain_only() -> bool:
+    """Whether plain autograd is the only way here: nothing to differentiate, or a transform that records no saved
+    tensors."""
+    if not torch.is_grad_enabled() or torch.compiler.is_exporting():
+        return True
+    if torch.compiler.is_compiling():
+        return False
     return (
-        not torch.is_grad_enabled()
-        or torch.jit.is_tracing()
-        or torch.compiler.is_exporting()
-        or torch._C._functorch.peek_interpreter_stack() is not None  # inside torch.func: no public question for it
+        torch.jit.is_tracing()  # type: ignore[attr-defined]  # torch.jit has no __all__
+        or torch._C._functorch.peek_interpreter_stack()
+        is not None  # inside torch.func: there is no public question for it
         or torch.autograd.forward_ad._current_level >= 0
     )

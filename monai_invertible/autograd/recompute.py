@@ -1,13 +1,16 @@
 """Record the real autograd graph without its activations, and find them again by walking back from the chain's output.
 
-The forward of a chain runs under ``torch.autograd.graph.saved_tensors_hooks``: what autograd would keep is replaced by a
-:class:`Placeholder`. Parameters, buffers and context are kept by reference, with the version check of plain autograd. When backward asks
-for a placeholder, the :class:`Walk` goes back from the chain's output: it inverts the last step, re-runs that step's forward
-under hooks that collect the very tensors that the graph is asking for, hands them over, and goes on to the step before when its turn comes.
-Because the graph is the real one, hooks, DDP, ``autograd.grad``, shared and frozen parameters and double backward need no code here.
+The forward of a chain runs under ``torch.autograd.graph.saved_tensors_hooks``: what autograd would keep is replaced by
+a
+:class:`Placeholder`. Parameters, buffers and context are kept by reference, with the version check of plain autograd.
+When backward asks for a placeholder, the :class:`Walk` goes back from the chain's output: it inverts the last step,
+re-runs that step's forward under hooks that collect the very tensors that the graph is asking for, hands them over, and
+goes on to the step before when its turn comes. Because the graph is the real one, hooks, DDP, ``autograd.grad``, shared
+and frozen parameters and double backward need no code here.
 
-Who holds whom: graph node -> placeholder -> walk -> (steps, inputs of the step reached). The walk refers to the :class:`Tail`, the last
-node, weakly and the tail to the walk weakly, so a graph that is dropped or freed takes everything with it at once.
+Who holds whom: graph node -> placeholder -> walk -> (steps, inputs of the step reached). The walk refers to the
+:class:`Tail`, the last node, weakly and the tail to the walk weakly, so a graph that is dropped or freed takes
+everything with it at once.
 """
 
 from __future__ import annotations
@@ -45,7 +48,8 @@ class Placeholder(NamedTuple):
 
 
 class Spec(NamedTuple):
-    """What the recomputed tensor must look like. ``version`` is None for the state, which has another history when recomputed."""
+    """What the recomputed tensor must look like. ``version`` is None for the state, which has another history when
+    recomputed."""
 
     shape: torch.Size
     dtype: torch.dtype
@@ -114,7 +118,8 @@ class Walk:
         self.state, self.position = tuple(t.detach() for t in outputs), len(self.steps)
 
     def fetch(self, step: int, position: int) -> Tensor:
-        """The tensor behind a placeholder; walks back as far as it takes. Each is handed over once, so that it can be freed early."""
+        """The tensor behind a placeholder; walks back as far as it takes. Each is handed over once, so that it can be
+        freed early."""
         record = self.records[step]
         if position not in record.values:
             if self.position < step or not self.state:
@@ -131,7 +136,9 @@ class Walk:
     def _output(self) -> tuple[Tensor, ...]:
         tail = self.tail()
         if tail is None:
-            raise RuntimeError("InvertibleSequential: a saved tensor was asked for after the graph of its chain had been freed.")
+            raise RuntimeError(
+                "InvertibleSequential: a saved tensor was asked for after the graph of its chain had been freed."
+            )
         return tail.saved_tensors
 
     def _step_back(self) -> None:
@@ -159,21 +166,28 @@ class Walk:
                 spec = record.specs[count]
                 if spec is not None:
                     if (tensor.shape, tensor.dtype) != spec[:2] or spec.version not in (None, tensor._version):
-                        raise self._not_repeated(record, f"saved tensor {count} was {spec} and became {Spec(tensor.shape, tensor.dtype, tensor._version)}")
+                        raise self._not_repeated(
+                            record,
+                            f"saved tensor {count} was {spec} and became "
+                            f"{Spec(tensor.shape, tensor.dtype, tensor._version)}",
+                        )
                     values[count] = tensor.detach()
             count += 1
 
         with torch.enable_grad(), saved_tensors_hooks(collect, unpack):
             result = function(*leaves, **context)
         if count != len(record.specs):
-            raise self._not_repeated(record, f"its forward saved {len(record.specs)} tensors and its recomputation {count}")
+            raise self._not_repeated(
+                record, f"its forward saved {len(record.specs)} tensors and its recomputation {count}"
+            )
         record.values = values
         return tree_map_only(Tensor, Tensor.detach, result)
 
     def _not_repeated(self, record: Record, what: str) -> RuntimeError:
         where = f"step {self.records.index(record)} of {len(self.steps)}, {record.step}"
         return RuntimeError(
-            f"InvertibleSequential: {where}, does not repeat itself: {what}. A branch must depend on its input, parameters, buffers and "
+            f"InvertibleSequential: {where}, does not repeat itself: {what}. A branch must depend on its input, "
+            "parameters, buffers and "
             'context only. Remove what changes between forward and backward, or use backprop="store".'
         )
 
@@ -184,15 +198,18 @@ def unpack(packed: Reference | Placeholder) -> Tensor:
         return packed.walk.fetch(packed.step, packed.position)
     if packed.tensor._version != packed.version:
         raise RuntimeError(
-            "InvertibleSequential: one of the variables needed for gradient computation has been modified by an inplace operation: a "
-            f"parameter, buffer or context tensor of shape {tuple(packed.tensor.shape)} is at version {packed.tensor._version}, expected "
+            "InvertibleSequential: one of the variables needed for gradient computation has been modified by an "
+            "inplace operation: a "
+            f"parameter, buffer or context tensor of shape {tuple(packed.tensor.shape)} is at version "
+            f"{packed.tensor._version}, expected "
             f"{packed.version}. Call backward before changing it, or run the forward again."
         )
     return packed.tensor
 
 
 class Tail(torch.autograd.Function):
-    """The identity at the end of a chain. It keeps the output, the one activation a chain keeps, and hands it to the walk."""
+    """The identity at the end of a chain. It keeps the output, the one activation a chain keeps, and hands it to the
+    walk."""
 
     @staticmethod
     def forward(ctx: Any, walk: Walk, *state: Tensor) -> tuple[Tensor, ...]:
@@ -212,8 +229,10 @@ class Tail(torch.autograd.Function):
         except RuntimeError as error:
             if "inplace" in str(error):
                 raise RuntimeError(
-                    "InvertibleSequential: the chain's output was changed in place between forward and backward, but walking back starts "
-                    f"from it. Use an out-of-place operation after the chain, such as ReLU(inplace=False), or clone. ({error})"
+                    "InvertibleSequential: the chain's output was changed in place between forward and backward, but "
+                    "walking back starts "
+                    "from it. Use an out-of-place operation after the chain, such as ReLU(inplace=False), or clone. "
+                    f"({error})"
                 ) from error
             raise
         if walk is not None:
@@ -233,7 +252,8 @@ _inspected: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
 
 
 def warn_of_hidden_tensors(step: Step, outputs: tuple[Tensor, ...], inputs: tuple[Tensor, ...]) -> None:
-    """Warn, once a module, when a custom Function keeps tensors on its ``ctx``: hooks cannot replace those, so they stay in memory."""
+    """Warn, once a module, when a custom Function keeps tensors on its ``ctx``: hooks cannot replace those, so they
+    stay in memory."""
     if step.module in _inspected:
         return
     _inspected.add(step.module)
@@ -246,7 +266,8 @@ def warn_of_hidden_tensors(step: Step, outputs: tuple[Tensor, ...], inputs: tupl
         seen.add(node)
         if isinstance(node, BackwardCFunction) and any(isinstance(v, Tensor) for v in vars(node).values()):
             warnings.warn(
-                f"InvertibleSequential: {node.name()} in {step} keeps tensors as attributes of its ctx, which stay in memory until backward "
+                f"InvertibleSequential: {node.name()} in {step} keeps tensors as attributes of its ctx, which stay in "
+                "memory until backward "
                 "(gradients are right). Use ctx.save_for_backward in that Function to save the memory.",
                 stacklevel=4,
             )

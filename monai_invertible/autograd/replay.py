@@ -1,14 +1,16 @@
-"""Repeat an evaluation exactly: random numbers, autocast, train/eval flags, buffers and hooks as they were the first time.
+"""Repeat an evaluation exactly: random numbers, autocast, train/eval flags, buffers and hooks as they were the first
+time.
 
-A branch is evaluated twice in a training step, once in the forward and once while walking back. :class:`Environment` remembers what the
-first evaluation could see besides its inputs, and puts it back for the second, which then leaves no trace: batch statistics are updated
-once, the global random stream goes on as if nothing had happened, forward hooks that only look on fire once.
+A branch is evaluated twice in a training step, once in the forward and once while walking back. :class:`Environment`
+remembers what the first evaluation could see besides its inputs, and puts it back for the second, which then leaves no
+trace: batch statistics are updated once, the global random stream goes on as if nothing had happened, forward hooks
+that only look on fire once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -31,9 +33,11 @@ class Environment:
     def __init__(self, module: nn.Module, tensors: tuple[Tensor, ...]) -> None:
         self.modules = list(module.modules())
         self.training = [m.training for m in self.modules]
-        self.parameters = [(p, p._version, p.requires_grad) for m in self.modules for p in m._parameters.values() if p is not None]
+        self.parameters = [
+            (p, p._version, p.requires_grad) for m in self.modules for p in m._parameters.values() if p is not None
+        ]
         self.buffers = [
-            # Training may change a buffer in place (batch statistics), so its value is kept; otherwise it must stay as it is.
+            # Training may change a buffer (batch statistics), so its value is kept; otherwise it must stay as it is.
             (m, name, b, b._version, b.clone() if m.training else None)
             for m in self.modules
             for name, b in m._buffers.items()
@@ -90,24 +94,34 @@ class Environment:
                 stack.enter_context(self._swap_hooks(self._muted))
             yield
 
+    def contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        """:meth:`record` and :meth:`replay`, as ``torch.utils.checkpoint`` asks for them."""
+        return self.record(), self.replay()
+
     def _check_versions(self) -> None:
         for p, version, _ in self.parameters:
             if p._version != version:
                 raise RuntimeError(
-                    f"InvertibleSequential: a parameter of shape {tuple(p.shape)} of {type(self.modules[0]).__name__} was changed in place "
-                    f"between forward and backward (version {version} became {p._version}); walking back needs the values of the "
+                    f"InvertibleSequential: a parameter of shape {tuple(p.shape)} of {type(self.modules[0]).__name__} "
+                    "was changed in place "
+                    f"between forward and backward (version {version} became {p._version}); walking back needs the "
+                    "values of the "
                     "forward. Call backward before optimizer.step(), or run the forward again."
                 )
         for m, name, buffer, version, value in self.buffers:
             if value is None and buffer._version != version:
                 raise RuntimeError(
-                    f"InvertibleSequential: buffer '{name}' of {type(m).__name__} was changed in place between forward and backward; "
+                    f"InvertibleSequential: buffer '{name}' of {type(m).__name__} was changed in place between forward "
+                    "and backward; "
                     "walking back needs the values of the forward. Change it after backward."
                 )
 
     @contextmanager
-    def _swap_hooks(self, swapped: Callable[[nn.Module, int, Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
-        """Have each hook replaced by ``swapped(module, key, hook)``, in place, so that removing one in the meantime works."""
+    def _swap_hooks(
+        self, swapped: Callable[[nn.Module, int, Callable[..., Any]], Callable[..., Any]]
+    ) -> Iterator[None]:
+        """Have each hook replaced by ``swapped(module, key, hook)``, in place, so that removing one in the meantime
+        works."""
         replaced = []
         for hooks, module in self.hooks:
             for key, hook in list(hooks.items()):
@@ -121,12 +135,15 @@ class Environment:
                     hooks[key] = hook
 
     def _watched(self, module: nn.Module, key: int, hook: Callable[..., Any]) -> Callable[..., Any]:
-        """The hook; it takes part if it returns a value or sets an attribute of its module (as weight norm's hook does)."""
+        """The hook; it takes part if it returns a value or sets an attribute of its module (as weight norm's hook
+        does)."""
 
         def watched(*args: Any, **kwargs: Any) -> Any:
             before = dict(module.__dict__)
             result = hook(*args, **kwargs)
-            unchanged = before.keys() == module.__dict__.keys() and all(module.__dict__[k] is v for k, v in before.items())
+            unchanged = before.keys() == module.__dict__.keys() and all(
+                module.__dict__[k] is v for k, v in before.items()
+            )
             if result is not None or not unchanged:
                 self.partakers.add(key)
             return result
@@ -142,7 +159,8 @@ def _look_away(*args: Any, **kwargs: Any) -> None:
 
 
 def storage(tensor: Tensor) -> int:
-    """What identifies the memory under a tensor, for real, fake and meta tensors alike; valid as long as that memory lives."""
+    """What identifies the memory under a tensor, for real, fake and meta tensors alike; valid as long as that memory
+    lives."""
     return tensor.untyped_storage()._cdata
 
 

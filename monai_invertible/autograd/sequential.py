@@ -1,7 +1,8 @@
 """A chain of invertible layers that keeps only its output for the backward pass.
 
 This is where the package saves memory: n layers cost the activations of one, and about one more forward evaluation
-(Gomez et al., The Reversible Residual Network, 2017, arXiv 1707.04585, for the idea; :mod:`monai_invertible.autograd.recompute` for the way).
+(Gomez et al., The Reversible Residual Network, 2017, arXiv 1707.04585, for the idea;
+:mod:`monai_invertible.autograd.recompute` for the way).
 """
 
 from __future__ import annotations
@@ -10,33 +11,47 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from monai_invertible.autograd.backprop import check_backprop
+from monai_invertible.autograd.backprop import BackpropSwitch
 from monai_invertible.autograd.compiled import run_compiled
-from monai_invertible.autograd.module import Composition, InvertibleModule, State, Step, as_state, as_tuple, flatten, plain_only, run
+from monai_invertible.autograd.module import (
+    Composition,
+    InvertibleModule,
+    State,
+    Step,
+    as_state,
+    as_tuple,
+    flatten,
+    plain_only,
+    run,
+)
 from monai_invertible.autograd.recompute import Walk
 from monai_invertible.autograd.replay import Environment
 
 __all__ = ["InvertibleSequential"]
 
 
-class InvertibleSequential(Composition):
-    r"""Invertible layers in order: ``forward`` is :math:`f_n \circ \dots \circ f_1`, ``inverse`` is :math:`f_1^{-1} \circ \dots \circ f_n^{-1}`.
+class InvertibleSequential(Composition, BackpropSwitch):
+    r"""Invertible layers in order: ``forward`` is :math:`f_n \circ \dots \circ f_1`, ``inverse`` is :math:`f_1^{-1}
+    \circ \dots \circ f_n^{-1}`.
 
-    Saves for backward: its output, whatever its length. Recomputes: every layer's branch once. Error: that of the layers' inverses, added up.
+    Saves for backward: its output, whatever its length. Recomputes: every layer's branch once. Error: that of the
+    layers' inverses, added up.
 
     Args:
         layers: invertible modules. Chains among them become part of this chain.
         backprop: ``"invert"`` recomputes activations from the output; ``"checkpoint"`` keeps each layer's input
-            (``torch.utils.checkpoint``); ``"store"`` is plain autograd. Parameters, ``state_dict`` and results are the same.
+            (``torch.utils.checkpoint``); ``"store"`` is plain autograd. Parameters, ``state_dict`` and results are the
+            same.
 
     Shapes: any state that the layers accept; a tensor or several tensors.
 
     Raises:
         TypeError: a layer is not an :class:`InvertibleModule`.
-        RuntimeError: in backward, when the output or a parameter was changed in place since the forward, or a branch does not repeat itself.
+        RuntimeError: in backward, when the output or a parameter was changed in place since the forward, or a branch
+            does not repeat itself.
     """
 
     def __init__(self, *layers: InvertibleModule, backprop: str = "invert") -> None:
@@ -44,11 +59,12 @@ class InvertibleSequential(Composition):
         for i, layer in enumerate(layers):
             if not isinstance(layer, InvertibleModule):
                 raise TypeError(
-                    f"InvertibleSequential: every layer must be an InvertibleModule, layer {i} is {type(layer).__name__}. Wrap it as the "
+                    f"InvertibleSequential: every layer must be an InvertibleModule, layer {i} is "
+                    f"{type(layer).__name__}. Wrap it as the "
                     "branch of a coupling, or put it outside the chain."
                 )
             self.add_module(str(i), layer)
-        self.backprop = check_backprop(self, backprop)
+        self.backprop = backprop
 
     def __len__(self) -> int:
         return len(self._modules)
@@ -74,7 +90,7 @@ class InvertibleSequential(Composition):
         return self._run(True, state, context)
 
     def _run(self, inverse: bool, state: tuple[Tensor, ...], context: dict[str, Any]) -> State:
-        if self.backprop == "store" or plain_only(state):
+        if self.backprop == "store" or plain_only():
             return as_state(run(self.steps(inverse), state, context))
         if self.backprop == "checkpoint":
             return as_state(self._run_checkpointed(inverse, state, context))
@@ -82,7 +98,9 @@ class InvertibleSequential(Composition):
             return as_state(run_compiled(self, inverse, state, context))
         return as_state(Walk(self.steps(inverse), context).run(state, context))
 
-    def _run_checkpointed(self, inverse: bool, state: tuple[Tensor, ...], context: dict[str, Any]) -> tuple[Tensor, ...]:
+    def _run_checkpointed(
+        self, inverse: bool, state: tuple[Tensor, ...], context: dict[str, Any]
+    ) -> tuple[Tensor, ...]:
         for layer in reversed(list(self)) if inverse else self:
             function = layer.inverse if inverse else layer
             if torch.compiler.is_compiling():
@@ -95,7 +113,7 @@ class InvertibleSequential(Composition):
                     *state,
                     use_reentrant=False,
                     preserve_rng_state=False,
-                    context_fn=lambda e=environment: (e.record(), e.replay()),
+                    context_fn=environment.contexts,
                     **context,
                 )
             )

@@ -2,5 +2,19 @@
 
 from __future__ import annotations
 
-from .blocks import *  # noqa: F403
-from .nets import *  # noqa: F403
+from .blocks import ConvolutionalGRU, GatedResidualBlock
+from .layers import AdditiveCoupling, ChannelSplit, GradientUpdate, OrthogonalConvolution, OrthogonalCoupling
+from .nets import InvertibleRIM, MagnitudeUNet, RecurrentInferenceMachine
+
+__all__ = [
+    "AdditiveCoupling",
+    "ChannelSplit",
+    "ConvolutionalGRU",
+    "GatedResidualBlock",
+    "GradientUpdate",
+    "InvertibleRIM",
+    "MagnitudeUNet",
+    "OrthogonalConvolution",
+    "OrthogonalCoupling",
+    "RecurrentInferenceMachine",
+]

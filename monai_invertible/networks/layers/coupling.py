@@ -1,15 +1,17 @@
-r"""The additive coupling: two channel groups take turns in moving each other (Dinh et al., NICE, 2014, arXiv 1410.8516).
+r"""The additive coupling: two channel groups take turns in moving each other (Dinh et al., NICE, 2014, arXiv
+1410.8516).
 
-Whatever the branches :math:`F` and :math:`G` compute, each half-step :math:`(x_1, x_2) \mapsto (x_1 + F(x_2), x_2)` is undone by one
-subtraction, and finding its input and repeating its forward need the same single evaluation of the branch.
+Whatever the branches :math:`F` and :math:`G` compute, each half-step :math:`(x_1, x_2) \mapsto (x_1 + F(x_2), x_2)` is
+undone by one subtraction, and finding its input and repeating its forward need the same single evaluation of the
+branch.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
-from typing import Any
+from functools import cache
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,33 +23,41 @@ __all__ = ["AdditiveCoupling", "ShiftStep"]
 
 
 class AdditiveCoupling(Composition):
-    r"""``forward``: :math:`y_1 = x_1 + F(x_2),\; y_2 = x_2 + G(y_1)`. ``inverse``: :math:`x_2 = y_2 - G(y_1),\; x_1 = y_1 - F(x_2)`.
+    r"""``forward``: :math:`y_1 = x_1 + F(x_2),\; y_2 = x_2 + G(y_1)`. ``inverse``: :math:`x_2 = y_2 - G(y_1),\; x_1 =
+    y_1 - F(x_2)`.
 
     Gomez et al. 2017, eq. 6-7; RevGAN eq. 8-9 (which prints the inverse's lines in the wrong order); InvRes eq. 1.
     In a chain: saves nothing, recomputes each branch once. Error: one rounding of the sum per half-step.
 
     Args:
-        f: branch from :math:`x_2` to the shape of :math:`x_1`; any module. It receives the context that its ``forward`` names.
-        g: branch from :math:`y_1` to the shape of :math:`x_2`; None for a one-sided coupling, :math:`y_2 = x_2`.
+        f: branch from :math:`x_2` to the shape of :math:`x_1`; any module. It receives the context that its ``forward``
+            names.
+        g: branch from :math:`y_1` to the shape of :math:`x_2`. One of the two may be None: a one-sided coupling.
         split: channels of :math:`x_1` and :math:`x_2`; None for two halves.
 
-    Shapes: one tensor ``(B, C, *spatial)``, or a state whose last two tensors are :math:`x_1, x_2` when ``split=False``.
+    Shapes: one tensor ``(B, C, *spatial)``, or a state whose last two tensors are :math:`x_1, x_2` when
+    ``split=False``.
 
     Raises:
         ValueError: channels that do not split, or a branch whose output has another shape than what it moves.
         RuntimeError: a branch that changes its input in place.
     """
 
-    def __init__(self, f: nn.Module, g: nn.Module | None = None, *, split: Sequence[int] | bool | None = None) -> None:
+    def __init__(
+        self, f: nn.Module | None, g: nn.Module | None = None, *, split: Sequence[int] | Literal[False] | None = None
+    ) -> None:
         super().__init__()
+        if f is None and g is None:
+            raise ValueError(
+                f"{type(self).__name__}: at least one branch is needed, got f=None and g=None. Give f, g or both."
+            )
         self.f = f
         self.g = g
-        self.split = None if split is False else ChannelSplit(split if isinstance(split, Sequence) else None)
+        self.split = None if split is False else ChannelSplit(split)
 
     def steps(self, inverse: bool = False) -> Iterable[Step]:
-        shifts: list[Step] = [ShiftStep(self.f, -2, inverse)]
-        if self.g is not None:
-            shifts.append(ShiftStep(self.g, -1, inverse))
+        branches = [(self.f, -2), (self.g, -1)]
+        shifts = [ShiftStep(branch, target, inverse) for branch, target in branches if branch is not None]
         if inverse:
             shifts.reverse()
         if self.split is None:
@@ -56,7 +66,8 @@ class AdditiveCoupling(Composition):
 
 
 class ShiftStep(Step):
-    """Move one of the last two tensors of the state by a function of the other: ``(a, b) -> (a + F(b), b)`` for ``target=-2``.
+    """Move one of the last two tensors of the state by a function of the other: ``(a, b) -> (a + F(b), b)`` for
+    ``target=-2``.
 
     Args:
         branch: F.
@@ -83,11 +94,12 @@ class ShiftStep(Step):
     def shift(self, *state: Tensor, **context: Any) -> Tensor:
         """What the target is moved by."""
         source = state[self.source]
-        version = None if source.is_inference() else source._version
+        version = version_of(source)
         shift = self.module(source, **named_context(self.module, context))
-        if version is not None and source._version != version:
+        if version_of(source) != version:
             raise RuntimeError(
-                f"AdditiveCoupling: branch {type(self.module).__name__} changed its input in place, but the coupling needs it unchanged. "
+                f"AdditiveCoupling: branch {type(self.module).__name__} changed its input in place, but the coupling "
+                "needs it unchanged. "
                 "Use inplace=False in the first operation of the branch."
             )
         return shift
@@ -96,14 +108,19 @@ class ShiftStep(Step):
         target = state[self.target]
         if shift.shape != target.shape:
             raise ValueError(
-                f"AdditiveCoupling: branch {type(self.module).__name__} returned shape {tuple(shift.shape)} for a state of shape "
-                f"{tuple(target.shape)}. Its output must have the shape of the tensor it is added to; check its channels and padding."
+                f"AdditiveCoupling: branch {type(self.module).__name__} returned shape {tuple(shift.shape)} for a "
+                "state of shape "
+                f"{tuple(target.shape)}. Its output must have the shape of the tensor it is added to; check its "
+                "channels and padding."
             )
-        if torch.result_type(target, shift) != target.dtype:
-            shift = shift.to(target.dtype)
         moved = list(state)
-        moved[self.target] = target - shift if back else target + shift
+        moved[self.target] = (target - shift if back else target + shift).to(target.dtype)
         return tuple(moved)
+
+
+def version_of(tensor: Tensor) -> int:
+    """How often the tensor was changed in place, where that is counted (the compiler sees such changes by itself)."""
+    return 0 if torch.compiler.is_compiling() or tensor.is_inference() else tensor._version
 
 
 def named_context(branch: nn.Module, context: dict[str, Any]) -> dict[str, Any]:
@@ -114,7 +131,7 @@ def named_context(branch: nn.Module, context: dict[str, Any]) -> dict[str, Any]:
     return context if names is None else {k: v for k, v in context.items() if k in names}
 
 
-@lru_cache(maxsize=None)
+@cache
 def _argument_names(function: Callable[..., Any]) -> frozenset[str] | None:
     """Names that ``function`` accepts after ``self`` and its first argument; None for any name."""
     parameters = list(inspect.signature(function).parameters.values())[2:]

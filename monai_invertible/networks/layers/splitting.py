@@ -14,7 +14,8 @@ __all__ = ["ChannelSplit"]
 
 
 class ChannelSplit(InvertibleModule):
-    r"""``forward``: :math:`(\dots, x) \mapsto (\dots, x_1, x_2)` with :math:`x = [x_1; x_2]` along the channels; ``inverse`` concatenates.
+    r"""``forward``: :math:`(\dots, x) \mapsto (\dots, x_1, x_2)` with :math:`x = [x_1; x_2]` along the channels;
+    ``inverse`` concatenates.
 
     Saves nothing, recomputes nothing, exact. In a chain, a merge followed by the same split is left out.
 
@@ -31,18 +32,27 @@ class ChannelSplit(InvertibleModule):
         super().__init__()
         self.sizes = None if sizes is None else tuple(sizes)
         if self.sizes is not None and (len(self.sizes) != 2 or min(self.sizes) < 1):
-            raise ValueError(f"ChannelSplit: split must be two positive channel counts, got {self.sizes}. Use for example split=(2, 3).")
+            raise ValueError(
+                f"ChannelSplit: split must be two positive channel counts, got {self.sizes}. Use for example split=(2, "
+                "3)."
+            )
 
     def forward(self, *state: Tensor, **context: Any) -> State:
         """Split the last tensor of the state."""
         *rest, x = state
         channels = x.shape[1]
         if self.sizes is None and channels % 2:
-            raise ValueError(f"ChannelSplit: channels must be even to split in halves, got {channels}. Use split=({channels // 2}, {channels - channels // 2}).")
+            raise ValueError(
+                f"ChannelSplit: channels must be even to split in halves, got {channels}. Use split=({channels // 2}, "
+                f"{channels - channels // 2})."
+            )
         sizes = self.sizes or (channels // 2, channels // 2)
         if sum(sizes) != channels:
-            raise ValueError(f"ChannelSplit: split={sizes} needs {sum(sizes)} channels, got {channels}. Choose two sizes that add up to {channels}.")
-        return (*rest, *torch.split(x, sizes, dim=1))
+            raise ValueError(
+                f"ChannelSplit: split={sizes} needs {sum(sizes)} channels, got {channels}. Choose two sizes that add "
+                f"up to {channels}."
+            )
+        return (*rest, *torch.split(x, list(sizes), dim=1))
 
     def inverse(self, *state: Tensor, **context: Any) -> State:
         """Concatenate the last two tensors of the state."""
@@ -56,4 +66,9 @@ class ChannelSplit(InvertibleModule):
 
 class _SplitStep(Step):
     def cancels(self, following: Step) -> bool:
-        return isinstance(following, _SplitStep) and self.inverse and not following.inverse and self.module.sizes == following.module.sizes
+        return (
+            isinstance(following, _SplitStep)
+            and self.inverse
+            and not following.inverse
+            and self.module.sizes == following.module.sizes
+        )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from .invertible_rim import InvertibleRIM
 from .magnitude_unet import MagnitudeUNet
 from .recurrent_inference_machine import RecurrentInferenceMachine
 
-__all__ = ["MagnitudeUNet", "RecurrentInferenceMachine"]
+__all__ = ["InvertibleRIM", "MagnitudeUNet", "RecurrentInferenceMachine"]

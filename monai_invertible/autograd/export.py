@@ -1,0 +1,37 @@
+"""TorchScript for networks that a script compiler cannot read (states and contexts of any length): scripting records a
+trace instead.
+
+``torch.jit.script`` asks a module for a scriptable stand-in (``__prepare_scriptable__``); this is how ``python -m
+monai.bundle ckpt_export`` works unchanged. ``torch.export`` and ONNX read the networks themselves.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["ScriptedByTrace"]
+
+
+class ScriptedByTrace(nn.Module):
+    """A network whose TorchScript is the trace of an evaluation on :meth:`example_inputs`, for other sizes too."""
+
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        """Inputs to trace with."""
+        raise NotImplementedError(f"{type(self).__name__}: define example_inputs() to be scripted.")
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        with torch.no_grad():
+            trace: Any = torch.jit.trace(self, self.example_inputs(), check_trace=False)
+        return _Traced(trace)
+
+
+class _Traced(nn.Module):
+    def __init__(self, trace: nn.Module) -> None:
+        super().__init__()
+        self.trace = trace
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.trace(x)
