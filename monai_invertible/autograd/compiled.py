@@ -86,7 +86,8 @@ class _Chain(torch.autograd.Function):
                     return step.forward(*s, **constants, **c)
 
             _, pull = torch.func.vjp(forward, parameters, tensors, *inputs)
-            by_parameter, by_context, *by_input = pull(tuple(grads))
+            pulled: Any = pull(tuple(grads))
+            by_parameter, by_context, *by_input = pulled
             grads = tuple(by_input)
             for name, parameter in parameters.items():
                 _add(parameter_grads, id(parameter), by_parameter[name])

@@ -11,13 +11,14 @@ from monai.networks.layers.factories import Conv
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from monai_invertible.autograd import BackpropSwitch
 from monai_invertible.networks.blocks import ConvolutionalGRU
 from monai_invertible.operators import FourierSampling, prepare_measurement
 
 __all__ = ["RecurrentInferenceMachine"]
 
 
-class RecurrentInferenceMachine(torch.nn.Module):
+class RecurrentInferenceMachine(BackpropSwitch):
     """eta' = eta + g(grad, eta, s'), s' = f(grad, eta, s), ``steps`` times with the same weights, from eta = s = 0.
 
     grad = A^H A eta - A^H d is the gradient of the data term. f and g: convolution 5, ReLU, GRU, convolution 3 with
@@ -45,6 +46,8 @@ class RecurrentInferenceMachine(torch.nn.Module):
         time: losses such as :class:`monai_invertible.losses.SubsampledNMSELoss` take it as it is.
     """
 
+    backprop_modes = ("store", "checkpoint")  # its update is not invertible
+
     def __init__(
         self,
         spatial_dims: int = 2,
@@ -71,19 +74,6 @@ class RecurrentInferenceMachine(torch.nn.Module):
             torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             if layer.bias is not None:
                 torch.nn.init.zeros_(layer.bias)
-
-    @property
-    def backprop(self) -> str:
-        return self._backprop
-
-    @backprop.setter
-    def backprop(self, mode: str) -> None:
-        if mode not in ("store", "checkpoint"):
-            raise ValueError(
-                f"RecurrentInferenceMachine: backprop must be 'store' or 'checkpoint' because its update is not "
-                f"invertible, got {mode!r}. Use InvertibleRIM for 'invert'."
-            )
-        self._backprop = mode
 
     def forward(
         self,
