@@ -85,9 +85,8 @@ class _Chain(torch.autograd.Function):
                 with _reparametrize_module(step.module, p):
                     return step.forward(*s, **constants, **c)
 
-            _, pull = torch.func.vjp(forward, parameters, tensors, *inputs)
-            pulled: Any = pull(tuple(grads))
-            by_parameter, by_context, *by_input = pulled
+            pull: Any = torch.func.vjp(forward, parameters, tensors, *inputs)[1]
+            by_parameter, by_context, *by_input = pull(tuple(grads))
             grads = tuple(by_input)
             for name, parameter in parameters.items():
                 _add(parameter_grads, id(parameter), by_parameter[name])
