@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from monai.engines import PrepareBatch
+from monai.engines.utils import PrepareBatch
 
 __all__ = ["PrepareBatchKspace"]
 

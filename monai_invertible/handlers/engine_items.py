@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from monai.data import decollate_batch
+from monai.data.utils import decollate_batch
 
 __all__ = ["engine_items"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from monai.handlers import IgniteMetricHandler
+from monai.handlers.ignite_metric import IgniteMetricHandler
 
 from monai_invertible.handlers.engine_items import engine_items
 from monai_invertible.metrics import FastMRIMetric, central_region

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from monai.networks.blocks.fft_utils_t import ifftn_centered_t
-from monai.utils import optional_import
+from monai.utils.module import optional_import
 
 from monai_invertible.data.atomic_path import atomic_path
 from monai_invertible.handlers.engine_items import engine_items

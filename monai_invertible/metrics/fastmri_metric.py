@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from monai.metrics import Cumulative
+from monai.metrics.metric import Cumulative
 
 from monai_invertible.metrics.magnitude import central_region, magnitude
 

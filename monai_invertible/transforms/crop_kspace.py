@@ -11,9 +11,9 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
-from monai.config import KeysCollection
+from monai.config.type_definitions import KeysCollection
 from monai.networks.blocks.fft_utils_t import fftn_centered_t, ifftn_centered_t
-from monai.transforms import MapTransform, Randomizable
+from monai.transforms.transform import MapTransform, Randomizable
 
 __all__ = ["CropKspaced"]
 

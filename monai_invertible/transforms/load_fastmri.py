@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.config import KeysCollection
-from monai.transforms import MapTransform
+from monai.config.type_definitions import KeysCollection
+from monai.transforms.transform import MapTransform
 
 from monai_invertible.data.fastmri_dataset import open_fastmri
 

@@ -7,9 +7,9 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 import torch
-from monai.config import KeysCollection
+from monai.config.type_definitions import KeysCollection
 from monai.networks.blocks.fft_utils_t import ifftn_centered_t
-from monai.transforms import MapTransform
+from monai.transforms.transform import MapTransform
 
 __all__ = ["ReferenceImaged"]
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.config import KeysCollection
-from monai.transforms import MapTransform, Randomizable
+from monai.config.type_definitions import KeysCollection
+from monai.transforms.transform import MapTransform, Randomizable
 
 __all__ = ["UndersampleKspaced"]
 
