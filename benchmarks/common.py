@@ -1,4 +1,4 @@
-"""What every benchmark shares: the machine it ran on, and its table and figure in ``benchmarks/results``."""
+"""What every benchmark shares: the machine it ran on, and where its table and figure go."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ from typing import Any
 
 import torch
 
-__all__ = ["RESULTS", "figure", "machine", "table", "write"]
+__all__ = ["figure", "machine", "results", "table", "write"]
 
-RESULTS = Path(__file__).parent / "results"
+
+def results(quick: bool) -> Path:
+    """The folder of the results; a quick run has one of its own and leaves the real ones alone."""
+    folder = Path(__file__).parent / "results" / ("quick" if quick else "")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def machine() -> str:
@@ -35,12 +40,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
-def write(name: str, title: str, *parts: str) -> None:
-    """Write ``results/NAME.md`` and print it."""
-    command = " ".join(["python", f"benchmarks/{name}.py", *sys.argv[1:]])
+def write(path: Path, title: str, *parts: str) -> None:
+    """Write a Markdown file, with the command and the machine at its end, and print it."""
+    command = " ".join(["python", f"benchmarks/{path.stem}.py", *sys.argv[1:]])
     text = "\n\n".join([f"# {title}", *parts, f"`{command}`  \n{machine()}"]) + "\n"
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.md").write_text(text)
+    path.write_text(text)
     print(text)
 
 

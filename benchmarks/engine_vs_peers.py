@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Callable
 
 import torch
-from common import RESULTS, figure, table, write
+from common import figure, results, table, write
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.checkpoint import checkpoint
@@ -166,6 +166,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a small size, to see whether it runs")
     parser.add_argument("--repeats", type=int, help="steps of each contender (default 15; quick 3)")
     options = parser.parse_args()
+    folder = results(options.quick)
     depth, side, repeats = (4, 16, 3) if options.quick else (20, 48, 15)
     repeats = options.repeats or repeats
     depths, memory_side = ((2, 4, 8), 8) if options.quick else ((4, 20, 100), 16)
@@ -203,7 +204,7 @@ def main() -> None:
         for i in range(3)
     )
     write(
-        "engine_vs_peers",
+        folder / "engine_vs_peers.md",
         "A chain of additive couplings, trained four ways",
         f"Two-sided couplings of {CHANNELS} channels; F, G = 3 x 3 x 3 convolution, instance norm, leaky ReLU on "
         f"{CHANNELS // 2} channels; float32, batch 1. memcnn {memcnn.__version__}, `keep_input=False`.",
@@ -229,6 +230,8 @@ def main() -> None:
         left.annotate(name, (depths[-1], values[-1]), (6, 0), textcoords="offset points", color=colour, va="center")
     left.set(xscale="log", yscale="log", xlabel="couplings", ylabel="peak, in activations", xlim=(None, depths[-1] * 4))
     left.set_xticks(depths, [str(n) for n in depths])
+    left.set_yticks([5, 10, 20, 50, 100, 200, 400], ["5", "10", "20", "50", "100", "200", "400"])
+    left.set_ylim(4, 1.3 * max(used[name, depths[-1]][1] for name in CONTENDERS))
     left.minorticks_off()
     left.set_title("Memory of a training step")
     for i, (name, colour) in enumerate(colours.items()):
@@ -238,7 +241,7 @@ def main() -> None:
     right.set_yticks(range(len(colours)), list(colours))
     right.invert_yaxis()
     right.set(xlabel="time, stored = 1", title=f"Time of a training step, {depth} couplings")
-    fig.savefig(RESULTS / "engine_vs_peers.png")
+    fig.savefig(folder / "engine_vs_peers.png")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from common import figure, table, write
+from common import figure, results, table, write
 from torch import nn
 from torch._subclasses import FakeTensorMode
 
@@ -47,15 +47,16 @@ def peak_bytes(depth: int, backprop: str, side: int) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few depths; the README's picture is left alone")
+    parser.add_argument("--quick", action="store_true", help="few depths, to see whether it runs")
     options = parser.parse_args()
+    folder = results(options.quick)
     side = 96
     depths = (4, 8) if options.quick else (4, 10, 20, 40, 60, 80, 100)
     gib = {mode: [peak_bytes(n, mode, side) / 2**30 for n in depths] for mode in MODES}
 
     rows = [[MODES[mode][0], *[f"{value:.2f}" for value in gib[mode]]] for mode in MODES]
     write(
-        "memory_against_depth",
+        folder / "memory_against_depth.md",
         "Memory of a training step against depth (simulated)",
         f"Peak of the living tensors in GiB, without parameters and their gradients: {CHANNELS} channels of "
         f"{side} x {side} x {side}, float32, batch 1; two-sided additive couplings whose branches are a 3 x 3 x 3 "
@@ -75,9 +76,9 @@ def main() -> None:
     axes.set_xlim(0, depths[-1] * 1.3)
     axes.set_xticks([n for n in (0, 20, 40, 60, 80, 100) if n <= depths[-1]])
     axes.grid(axis="y", color="#e6e6e6")
-    if not options.quick:
-        IMAGE.parent.mkdir(parents=True, exist_ok=True)
-        fig.savefig(IMAGE)
+    image = folder / IMAGE.name if options.quick else IMAGE
+    image.parent.mkdir(parents=True, exist_ok=True)
+    fig.savefig(image)
 
 
 if __name__ == "__main__":
