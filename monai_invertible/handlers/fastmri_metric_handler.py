@@ -49,4 +49,3 @@ class FastMRIMetricHandler(IgniteMetricHandler):
                 slice_index=[item["slice_index"]],
                 maximum=[item["max"]],
             )
-        self._is_reduced = False  # what Ignite's own update does: the value is to be computed again

@@ -129,9 +129,22 @@ def test_existing_files_are_kept_unless_told(outcome: tuple[Path, np.ndarray, np
         evaluator(folder, val_handlers=[ReconstructionSaver(tmp_path)]).run()
     assert old.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
     engine = evaluator(folder, val_handlers=[ReconstructionSaver(tmp_path, overwrite=True)])
-    for _ in range(2):
+    for _ in range(2):  # each run writes
+        old.unlink()
         engine.run()
     assert nibabel.load(old).shape == (32, 32, 3) and len(list(tmp_path.iterdir())) == 3
+
+
+def test_an_item_that_a_distributed_sampler_repeats_is_written_once(
+    outcome: tuple[Path, np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    path, image, _ = outcome
+    engine = evaluator(path.parent, val_handlers=[ReconstructionSaver(tmp_path)])
+    dataset = engine.data_loader.dataset
+    dataset.data = [*dataset.data, dataset.data[0]]
+    engine.run()
+    with h5py.File(tmp_path / "file2000000.h5") as file:
+        np.testing.assert_allclose(file["reconstruction"][()], image, rtol=1e-3, atol=1e-8)
 
 
 def test_an_incomplete_volume_is_written_when_the_run_ends(

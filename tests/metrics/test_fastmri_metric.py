@@ -92,6 +92,19 @@ def test_a_batch_of_different_volumes(volumes: dict[str, tuple[torch.Tensor, tor
     assert score.aggregate().item() == pytest.approx(np.mean(expected("nmse", volumes)), rel=1e-5)
 
 
+def test_the_maximum_of_the_volume_sets_the_scale_of_psnr(
+    volumes: dict[str, tuple[torch.Tensor, torch.Tensor]],
+) -> None:
+    """It need not lie in a slice that is scored: ten times the maximum is 20 dB more."""
+    reference, image = (x[:, None] for x in volumes["c.h5"])
+    values = []
+    for factor in (1.0, 10.0):
+        score = FastMRIMetric("psnr")
+        score(image, reference, ["c.h5"], [0], [factor * float(reference.max())])
+        values.append(score.aggregate().item())
+    assert values[1] - values[0] == pytest.approx(20.0)
+
+
 def test_errors(volumes: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
     reference, image = (x[:1, None] for x in volumes["a.h5"])
     with pytest.raises(ValueError, match='metric must be "nmse", "psnr" or "ssim", got \'mse\''):
