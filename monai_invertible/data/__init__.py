@@ -6,7 +6,7 @@ from monai_invertible.data.atomic_path import atomic_path
 from monai_invertible.data.fastmri_dataset import fastmri_datalist, fastmri_masks, open_fastmri
 from monai_invertible.data.fastmri_sample import write_fastmri_sample
 from monai_invertible.data.ismrmrd_header import parse_ismrmrd_header
-from monai_invertible.data.sample_anatomy import random_smooth_field, sample_slices
+from monai_invertible.data.sample_anatomy import random_brain_slices, random_smooth_field
 
 __all__ = [
     "atomic_path",
@@ -15,6 +15,6 @@ __all__ = [
     "open_fastmri",
     "parse_ismrmrd_header",
     "random_smooth_field",
-    "sample_slices",
+    "random_brain_slices",
     "write_fastmri_sample",
 ]

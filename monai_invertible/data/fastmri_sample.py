@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from monai_invertible.data.atomic_path import atomic_path
-from monai_invertible.data.sample_anatomy import random_smooth_field, sample_slices
+from monai_invertible.data.sample_anatomy import random_brain_slices, random_smooth_field
 
 __all__ = ["write_fastmri_sample"]
 
@@ -122,7 +122,7 @@ def _write_volume(
 
     rows, columns = 2 * size, size + 2 * int(rng.integers(size // 12 + 1))
     pixel, gap = 192.0 / size, min(5.0, 40.0 / slices)
-    image = sample_slices(scan, (slices, rows, columns), pixel, gap, rng).astype(np.complex128)
+    image = random_brain_slices(scan, (slices, rows, columns), pixel, gap, rng).astype(np.complex128)
     image *= rng.uniform(2e-4, 6e-4) / np.abs(image).max()
     image *= np.exp(1j * (rng.uniform(0.0, 2.0 * np.pi) + np.pi * random_smooth_field(image.shape, rng)))
     kspace = _fft2c(image)

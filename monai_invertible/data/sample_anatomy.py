@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["random_smooth_field", "sample_slices"]
+__all__ = ["random_smooth_field", "random_brain_slices"]
 
 # package, path inside it, voxel size in mm, centre of the brain in voxels; axes left-right, posterior-anterior, upwards
 _SCANS: dict[str, tuple[str, str, tuple[float, ...], tuple[float, ...]]] = {
@@ -62,7 +62,7 @@ def random_smooth_field(shape: Sequence[int], rng: np.random.Generator, order: i
     return (field / np.abs(field).max()).astype(np.float32)
 
 
-def sample_slices(
+def random_brain_slices(
     scan: str, shape: Sequence[int], pixel: float, slice_gap: float, rng: np.random.Generator, displacement: float = 8.0
 ) -> np.ndarray:
     """Axial slices of a random subject, nose up, the brain in the centre.
