@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
+from monai_invertible.metrics.as_magnitude import as_magnitude, central_region
 from monai_invertible.metrics.fastmri_metric import FastMRIMetric
-from monai_invertible.metrics.magnitude import central_region, magnitude
 
-__all__ = ["FastMRIMetric", "central_region", "magnitude"]
+__all__ = ["FastMRIMetric", "as_magnitude", "central_region"]

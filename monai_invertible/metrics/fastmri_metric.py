@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from monai.metrics.metric import Cumulative
 
-from monai_invertible.metrics.magnitude import central_region, magnitude
+from monai_invertible.metrics.as_magnitude import as_magnitude, central_region
 
 __all__ = ["FastMRIMetric"]
 
@@ -65,9 +65,9 @@ class FastMRIMetric(Cumulative):
                 known; the maximum of the slices seen serves for PSNR then, and of the item itself, if it is a volume,
                 for SSIM.
         """
-        x = magnitude(reference.detach()).double().cpu()
+        x = as_magnitude(reference.detach().cpu().double())
         x = central_region(x, (x.shape[-1], x.shape[-1]))
-        y = central_region(magnitude(image.detach()).double().cpu(), x.shape[-2:])
+        y = central_region(as_magnitude(image.detach().cpu().double()), x.shape[-2:])
         if x.shape != y.shape:
             raise ValueError(
                 f"FastMRIMetric: image and reference must show the same slices, got {tuple(image.shape)} and "

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from monai_invertible.metrics import FastMRIMetric, central_region, magnitude
+from monai_invertible.metrics import FastMRIMetric, as_magnitude, central_region
 
 SCALE = 3e-4  # of fastMRI's images
 
@@ -115,13 +115,13 @@ def test_errors(volumes: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
     with pytest.raises(ValueError, match="image must be at least as large as the reference"):
         FastMRIMetric("nmse")(image[..., :19], reference, ["a.h5"], [0])
     with pytest.raises(ValueError, match=r"complex \(B, 2, \*spatial\) or a magnitude"):
-        magnitude(torch.rand(1, 3, 4, 4))
+        as_magnitude(torch.rand(1, 3, 4, 4))
 
 
 def test_magnitude_and_region() -> None:
     image = torch.randn(2, 2, 5, 6, 7)
-    torch.testing.assert_close(magnitude(image), image.square().sum(1, keepdim=True).sqrt())
-    assert magnitude(image[:, :1]).data_ptr() == image.data_ptr()
+    torch.testing.assert_close(as_magnitude(image), image.square().sum(1, keepdim=True).sqrt())
+    assert as_magnitude(image[:, :1]).data_ptr() == image.data_ptr()
     x = torch.arange(30).reshape(5, 6)
     assert torch.equal(central_region(x, (2, 3)), x[1:3, 1:4])
     assert torch.equal(central_region(x, (9, 2)), x[:, 2:4])

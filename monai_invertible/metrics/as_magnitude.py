@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-__all__ = ["central_region", "magnitude"]
+__all__ = ["as_magnitude", "central_region"]
 
 
-def magnitude(image: torch.Tensor) -> torch.Tensor:
+def as_magnitude(image: torch.Tensor) -> torch.Tensor:
     """The magnitude of a batch: complex (B, 2, \\*spatial) -> (B, 1, \\*spatial); one channel is a magnitude already.
 
     Raises:
@@ -17,7 +17,7 @@ def magnitude(image: torch.Tensor) -> torch.Tensor:
     """
     if image.ndim < 3 or image.shape[1] not in (1, 2):
         raise ValueError(
-            "magnitude: an image must be complex (B, 2, *spatial) or a magnitude (B, 1, *spatial), got "
+            "as_magnitude: an image must be complex (B, 2, *spatial) or a magnitude (B, 1, *spatial), got "
             f"{tuple(image.shape)}. Put the batch first, then the channels."
         )
     return image if image.shape[1] == 1 else torch.linalg.vector_norm(image, dim=1, keepdim=True)
