@@ -18,12 +18,13 @@ class MagnitudeUNet(torch.nn.Module):
     """Zero-filled magnitude image -> normalise -> ``fastmri.models.Unet`` -> undo the normalisation.
 
     Each slice is normalised to mean 0 and standard deviation 1 and clamped to +-6, as in fastMRI's data transform.
-    The network needs the package ``fastmri``; its U-Net is used as it is: 7.756 million parameters with 32 channels.
+    The U-Net is that of the package ``fastmri``, layer by layer: 7.756 million parameters with 32 channels.
 
-    fastMRI's U-Net takes any size that leaves more than one pixel at its bottom, and repairs odd sizes on the way up.
-    Here a size is padded at the end, by replication, to a multiple of 2^num_pool_layers (and to twice that at least,
-    for the instance normalisation at the bottom), and the output is cropped: the same network for sizes divisible by
-    it, such as the 320 x 320 of fastMRI, and every size from 2^num_pool_layers works.
+    fastMRI's U-Net takes any size that leaves more than one pixel at its bottom, and repairs odd sizes on the way up,
+    by a test that ``torch.export`` and fake tensors cannot follow. Here a size is padded at the end, by replication,
+    to a multiple of 2^num_pool_layers (and to twice that at least, for the instance normalisation at the bottom), and
+    the output is cropped: the same network for sizes divisible by it, such as the 320 x 320 of fastMRI, and every size
+    from 2^num_pool_layers works.
 
     Args:
         channels: of the first convolution.
@@ -66,9 +67,23 @@ class MagnitudeUNet(torch.nn.Module):
                 f"MagnitudeUNet: every size must be at least 2^num_pool_layers = {self.divisor}, got "
                 f"{(height, width)}. Use fewer pool layers."
             )
-        x = F.pad(x, (0, self._missing(width), 0, self._missing(height)), mode="replicate")
-        x = self.unet(x)[..., :height, :width]
+        bottom, right = self._missing(height), self._missing(width)
+        x = self._unet(F.pad(x, (0, right, 0, bottom), mode="replicate"))
+        x = F.pad(x, (0, -right, 0, -bottom))  # crop; slicing would tie an exported graph to its size
         return (x * std + mean) * scale
 
+    def _unet(self, x: torch.Tensor) -> torch.Tensor:
+        """``self.unet(x)`` for sizes that need no repair."""
+        skips = []
+        for block in self.unet.down_sample_layers:
+            x = block(x)
+            skips.append(x)
+            x = F.avg_pool2d(x, 2)
+        x = self.unet.conv(x)
+        for up, block in zip(self.unet.up_transpose_conv, self.unet.up_conv, strict=True):
+            x = block(torch.cat([up(x), skips.pop()], dim=1))
+        return x
+
     def _missing(self, size: int) -> int:
-        return max(-(-size // self.divisor) * self.divisor, 2 * self.divisor) - size
+        whole = (size + self.divisor - 1) // self.divisor * self.divisor  # ONNX rounds -(-a // b) the other way
+        return max(whole, 2 * self.divisor) - size

@@ -8,6 +8,7 @@ import torch
 from fastmri.data.transforms import normalize_instance
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedTrainer
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from monai_invertible.networks.nets import MagnitudeUNet
 from monai_invertible.operators import FourierSampling
@@ -56,7 +57,7 @@ def test_outliers_are_clamped_and_the_unit_comes_back():
     assert torch.isfinite(network(torch.zeros_like(kspace))).all()
 
     seen = []
-    network.unet.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    network.unet.down_sample_layers[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     image = torch.zeros(1, 2, 32, 32)
     image[..., 16, 16] = 1
     network(FourierSampling()(image, torch.ones(1, 1, 1, 1, 1)))
@@ -88,6 +89,18 @@ def test_trains_with_a_monai_trainer():
         prepare_batch=lambda batch, *_, **__: (batch["image"], batch["label"], (batch["mask"],), {}),
     ).run()
     assert not any(old.equal(new) for old, new in zip(before, network.parameters(), strict=True))
+
+
+def test_fake_tensors_and_export_with_any_size():
+    network = small()
+    small_one, other = measurement((48, 64)), measurement((54, 70), batch=3)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:  # the parameters are real
+        fakes = [mode.from_tensor(tensor) for tensor in other]
+        assert network(*fakes).shape == (3, 1, 54, 70)
+    any_size = torch.export.Dim.DYNAMIC
+    shapes = ({0: any_size, 2: any_size, 3: any_size}, {0: any_size, 3: any_size})
+    exported = torch.export.export(network, small_one, dynamic_shapes=shapes).module()
+    torch.testing.assert_close(exported(*other), network(*other))
 
 
 def test_errors():
