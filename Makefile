@@ -56,4 +56,4 @@ notebooks/%.ipynb: tutorials/%.py $(ENV)
 
 clean: ## remove all that these targets made, but for .venv
 	rm -rf build dist notebooks demo *.egg-info .mypy_cache .pytest_cache .ruff_cache
-	find monai_invertible tests benchmarks tutorials -name __pycache__ -prune -exec rm -rf {} +
+	find . -path './$(VENV)' -prune -o -name __pycache__ -prune -exec rm -rf {} +
