@@ -1,7 +1,39 @@
 """Invertible networks, layers and losses for MONAI: training memory that does not grow with depth."""
 
+from __future__ import annotations
+
+from monai_invertible import (
+    autograd,
+    data,
+    engines,
+    handlers,
+    losses,
+    memory,
+    metrics,
+    networks,
+    numerics,
+    operators,
+    transforms,
+)
 from monai_invertible.autograd import Inverse, InvertibleModule, InvertibleSequential, set_backprop
 
 __version__ = "0.1.0"
 
-__all__ = ["Inverse", "InvertibleModule", "InvertibleSequential", "__version__", "set_backprop"]
+__all__ = [
+    "Inverse",
+    "InvertibleModule",
+    "InvertibleSequential",
+    "__version__",
+    "autograd",
+    "data",
+    "engines",
+    "handlers",
+    "losses",
+    "memory",
+    "metrics",
+    "networks",
+    "numerics",
+    "operators",
+    "set_backprop",
+    "transforms",
+]

@@ -18,7 +18,7 @@ from torch.nn.utils.stateless import (
 )  # functional_call for any method of a module, not only forward
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from monai_invertible.autograd.module import Composition, Step, as_tuple, run
+from monai_invertible.autograd.module import Composition, Step, as_tuple, run_steps
 from monai_invertible.autograd.recompute import Walk
 
 __all__ = ["run_compiled"]
@@ -58,7 +58,7 @@ class _Chain(torch.autograd.Function):
         *tensors: Tensor,
     ) -> Any:
         context = {**constants, **dict(zip(keys, tensors[n : n + len(keys)], strict=True))}
-        outputs = run(chain.steps(inverse), tensors[:n], context)
+        outputs = run_steps(chain.steps(inverse), tensors[:n], context)
         ctx.chain, ctx.inverse, ctx.keys, ctx.constants = chain, inverse, keys, constants
         ctx.n = len(outputs)
         ctx.save_for_backward(*outputs, *tensors[n : n + len(keys)])
@@ -121,7 +121,7 @@ def repeatable(chain: Composition, inverse: bool, state: Any, context: Any) -> b
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), watch:
         tensors = tuple(torch.empty(shape, dtype=dtype, device=device) for shape, dtype, device in state)
         named = {k: torch.empty(shape, dtype=dtype, device=device) for k, (shape, dtype, device) in context}
-        run(chain.steps(inverse), tensors, named)
+        run_steps(chain.steps(inverse), tensors, named)
     return not watch.seen
 
 

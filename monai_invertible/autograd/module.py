@@ -107,11 +107,11 @@ class Composition(InvertibleModule):
 
     def forward(self, *state: Tensor, **context: Any) -> State:
         """Run the steps in order, as plain autograd."""
-        return as_state(run(self.steps(), state, context))
+        return as_state(run_steps(self.steps(), state, context))
 
     def inverse(self, *state: Tensor, **context: Any) -> State:
         """Run the inverse steps in order, as plain autograd."""
-        return as_state(run(self.steps(inverse=True), state, context))
+        return as_state(run_steps(self.steps(inverse=True), state, context))
 
 
 class Inverse(InvertibleModule):
@@ -137,7 +137,7 @@ class Inverse(InvertibleModule):
         return self.module.steps(not inverse)
 
 
-def run(steps: Iterable[Step], state: tuple[Tensor, ...], context: dict[str, Any]) -> tuple[Tensor, ...]:
+def run_steps(steps: Iterable[Step], state: tuple[Tensor, ...], context: dict[str, Any]) -> tuple[Tensor, ...]:
     """Run steps in order as plain autograd: the slow, obvious twin of everything else in this package."""
     for step in steps:
         state = step.forward(*state, **context)

@@ -25,7 +25,7 @@ from monai_invertible.autograd.module import (
     as_tuple,
     flatten,
     plain_only,
-    run,
+    run_steps,
 )
 from monai_invertible.autograd.recompute import Walk
 from monai_invertible.autograd.replay import Environment
@@ -91,7 +91,7 @@ class InvertibleSequential(Composition, BackpropSwitch):
 
     def _run(self, inverse: bool, state: tuple[Tensor, ...], context: dict[str, Any]) -> State:
         if self.backprop == "store" or plain_only():
-            return as_state(run(self.steps(inverse), state, context))
+            return as_state(run_steps(self.steps(inverse), state, context))
         if self.backprop == "checkpoint":
             return as_state(self._run_checkpointed(inverse, state, context))
         if torch.compiler.is_compiling():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .blocks import ConvolutionalGRU, GatedResidualBlock
 from .layers import AdditiveCoupling, ChannelSplit, GradientUpdate, OrthogonalConvolution, OrthogonalCoupling
-from .nets import InvertibleRIM, MagnitudeUNet, RecurrentInferenceMachine
+from .nets import InvertibleRIM, MagnitudeUNet, RecurrentInferenceMachine, ZeroFilled
 
 __all__ = [
     "AdditiveCoupling",
@@ -17,4 +17,5 @@ __all__ = [
     "OrthogonalConvolution",
     "OrthogonalCoupling",
     "RecurrentInferenceMachine",
+    "ZeroFilled",
 ]

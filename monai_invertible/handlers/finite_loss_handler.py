@@ -1,0 +1,41 @@
+"""Stop a training whose loss is not a number any more, before anything bad is saved."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ignite.engine import Engine
+
+__all__ = ["FiniteLossHandler"]
+
+
+class FiniteLossHandler:
+    """Ignite handler that raises when the loss is NaN or infinite; checkpoints that were written stay as they are.
+
+    Put it before the handlers that save. (Ignite's ``TerminateOnNan`` ends such a run as if it had succeeded.)
+    """
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the engine."""
+        from ignite.engine import Events
+
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Check the loss of an iteration.
+
+        Raises:
+            FloatingPointError: the loss is not finite.
+        """
+        output: Any = engine.state.output
+        for item in output if isinstance(output, list) else [output]:
+            loss = float(item["loss"])
+            if not math.isfinite(loss):
+                raise FloatingPointError(
+                    f"FiniteLossHandler: the loss must be finite, got {loss} in iteration {engine.state.iteration} of "
+                    f"epoch {engine.state.epoch}. The last checkpoint is kept; resume from it with a smaller learning "
+                    "rate, "
+                    "or look at the data of this batch."
+                )

@@ -1,0 +1,46 @@
+"""The loss of fastMRI's U-Net baseline: mean absolute error of magnitude images, free of the scanner's scale.
+
+Zbontar et al., fastMRI: An Open Dataset and Benchmarks for Accelerated MRI, 2018, arXiv 1811.08839, section 6.
+"""
+
+from __future__ import annotations
+
+import torch
+from monai.utils.enums import LossReduction
+from torch.nn.modules.loss import _Loss
+
+from monai_invertible.operators import magnitude
+
+__all__ = ["MagnitudeL1Loss"]
+
+
+class MagnitudeL1Loss(_Loss):
+    r"""``mean(| |x^| - |x| |) / std(|x|)`` of each sample; the division makes it the error of fastMRI's normalised
+    images (which divide by the standard deviation of the input; here that of the target).
+
+    Args:
+        reduction: "mean" or "sum" over the samples, or "none".
+
+    Shapes: prediction and target ``(B, 2, *spatial)`` complex or ``(B, 1, *spatial)`` magnitude, each.
+    """
+
+    def __init__(self, reduction: LossReduction | str = LossReduction.MEAN) -> None:
+        super().__init__(reduction=LossReduction(reduction).value)
+
+    def forward(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """The loss."""
+        prediction, target = _magnitude(prediction), _magnitude(target)
+        if prediction.shape != target.shape:
+            raise ValueError(
+                f"MagnitudeL1Loss: prediction and target must have one shape, got {tuple(prediction.shape)} and "
+                f"{tuple(target.shape)}. Crop or pad one of them."
+            )
+        error = (prediction - target).abs().flatten(1).mean(1)
+        loss = error / target.flatten(1).std(1).clamp_min(torch.finfo(error.dtype).tiny)
+        if self.reduction == LossReduction.MEAN.value:
+            return loss.mean()
+        return loss.sum() if self.reduction == LossReduction.SUM.value else loss
+
+
+def _magnitude(image: torch.Tensor) -> torch.Tensor:
+    return magnitude(image) if image.shape[1] == 2 else image
