@@ -1,0 +1,125 @@
+"""The smallest example of every public layer and network: the property tests find each class by itself and look
+here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from monai_invertible.autograd import Inverse, InvertibleModule, InvertibleSequential
+from monai_invertible.networks.blocks import GatedResidualBlock
+from monai_invertible.networks.layers import (
+    AdditiveCoupling,
+    ChannelSplit,
+    GradientUpdate,
+    OrthogonalConvolution,
+    OrthogonalCoupling,
+)
+from monai_invertible.networks.nets import InvertibleRIM, MagnitudeUNet, RecurrentInferenceMachine, ZeroFilled
+from monai_invertible.operators import FourierSampling
+
+
+@dataclass
+class Case:
+    """A way to build a module and what to call it with; ``shapes`` are those of the state (of the inputs, for a
+    net)."""
+
+    build: Callable[[], Any]
+    shapes: tuple[tuple[int, ...], ...]
+    context: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def inputs(self, dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
+        return tuple(torch.randn(shape).to(dtype) for shape in self.shapes)
+
+    def extras(self, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+        extras = {name: torch.randn(shape).to(dtype) for name, shape in self.context.items()}
+        return {name: (t > 0).to(dtype) if name == "mask" else t for name, t in extras.items()}
+
+
+def branch(channels: int, out_channels: int | None = None, dims: int = 2) -> nn.Module:
+    """A branch of a coupling that keeps several tensors for backward."""
+    conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1]
+    norm = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)[dims - 1]
+    return nn.Sequential(conv(channels, out_channels or channels, 3, padding=1), norm(channels), nn.SiLU())
+
+
+class Conditioned(nn.Module):
+    """A branch that reads an embedding from the context."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 3, padding=1)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        return torch.tanh(self.conv(x) + embedding)
+
+
+def gated(dims: int) -> nn.Module:
+    return GatedResidualBlock(dims, 2, 3, 4, downsample=(1, 2, 2)[-dims:])
+
+
+LAYERS: dict[type[InvertibleModule], list[Case]] = {
+    AdditiveCoupling: [
+        Case(lambda: AdditiveCoupling(branch(2), branch(2)), ((2, 4, 5, 6),)),
+        Case(lambda: AdditiveCoupling(branch(2, dims=3), branch(2, dims=3)), ((1, 4, 3, 4, 5),)),
+        Case(lambda: AdditiveCoupling(None, nn.Conv2d(2, 3, 1), split=(2, 3)), ((2, 5, 4, 4),)),
+        Case(lambda: AdditiveCoupling(nn.Linear(4, 3), nn.Linear(3, 4), split=False), ((2, 3), (2, 4))),
+        Case(lambda: AdditiveCoupling(Conditioned(), branch(2)), ((2, 4, 5, 6),), {"embedding": (2, 2, 1, 1)}),
+    ],
+    ChannelSplit: [
+        Case(lambda: ChannelSplit(), ((2, 4, 3, 3),)),
+        Case(lambda: ChannelSplit((1, 4)), ((2, 3), (2, 5, 3, 3))),
+    ],
+    OrthogonalConvolution: [
+        Case(lambda: OrthogonalConvolution(5), ((2, 5, 4, 3),)),
+        Case(lambda: OrthogonalConvolution(2), ((2, 2, 4, 3, 2),)),
+    ],
+    OrthogonalCoupling: [
+        Case(lambda: OrthogonalCoupling(5, gated(2), split=(2, 3)), ((2, 5, 5, 7),)),
+        Case(lambda: OrthogonalCoupling(5, gated(3), split=(2, 3)), ((1, 5, 3, 5, 4),)),
+    ],
+    GradientUpdate: [
+        Case(
+            lambda: GradientUpdate(FourierSampling(), 5),
+            ((2, 5, 6, 5),),
+            {"zero_filled": (2, 2, 6, 5), "mask": (2, 1, 1, 5, 1)},
+        ),
+        Case(
+            lambda: GradientUpdate(FourierSampling(), 8, image_channels=4),
+            ((2, 8, 4, 5),),
+            {"zero_filled": (2, 2, 4, 5), "mask": (1, 1, 1, 5, 1), "sensitivities": (2, 3, 4, 5, 2)},
+        ),
+    ],
+    Inverse: [
+        Case(lambda: Inverse(AdditiveCoupling(branch(2), branch(2))), ((2, 4, 5, 6),)),
+        Case(lambda: Inverse(OrthogonalConvolution(4)), ((2, 4, 5),)),
+    ],
+    InvertibleSequential: [
+        Case(
+            lambda: InvertibleSequential(AdditiveCoupling(branch(2), branch(2)), OrthogonalConvolution(4)),
+            ((2, 4, 5, 6),),
+        ),
+    ],
+}
+
+NETS: dict[type[nn.Module], list[Case]] = {
+    InvertibleRIM: [
+        Case(lambda: InvertibleRIM(2, 2, channels=6, hidden_channels=4, downsample=(1, 2)), ((2, 1, 9, 10, 2),)),
+        Case(lambda: InvertibleRIM(3, 2, channels=6, hidden_channels=4, downsample=(2,)), ((1, 1, 3, 6, 5, 2),)),
+        Case(
+            lambda: InvertibleRIM(2, 2, channels=9, hidden_channels=(4, 3), downsample=(1, 2), multiplicity=2),
+            ((1, 3, 6, 7, 2),),
+            {"mask": (1, 1, 1, 7, 1), "sensitivities": (1, 3, 6, 7, 2)},
+        ),
+    ],
+    RecurrentInferenceMachine: [
+        Case(lambda: RecurrentInferenceMachine(2, 2, channels=4), ((2, 1, 9, 10, 2),)),
+        Case(lambda: RecurrentInferenceMachine(3, 2, channels=3), ((1, 1, 3, 6, 5, 2),)),
+    ],
+    MagnitudeUNet: [Case(lambda: MagnitudeUNet(2, num_pool_layers=2), ((2, 1, 9, 10, 2),))],
+    ZeroFilled: [Case(lambda: ZeroFilled(), ((2, 1, 9, 10, 2),))],
+}
