@@ -43,7 +43,7 @@ format: env ## put the source in order
 	$(BIN)/ruff format
 
 demo: env ## from sample data to a trained network and its picture (DEMO_DIR=demo)
-	$(BIN)/python -m monai_invertible demo $(DEMO_DIR)
+	$(BIN)/python benchmarks/reconstruction.py --quick --output $(DEMO_DIR)
 
 bench: env ## measure memory and time against the alternatives
 	$(BIN)/python -m benchmarks

@@ -1,0 +1,155 @@
+"""i-RIM, RIM and U-Net on the sample set, trained on the same crops, everything through ``python -m monai.bundle run``.
+
+``python benchmarks/reconstruction.py --quick --output demo`` is what ``make demo`` runs: some minutes on two cores.
+Without ``--quick`` the same networks train much longer, under an hour. Both write sample data if there are none, train,
+evaluate on unseen subjects, reconstruct the test set, and leave a table and a picture. Sample data show that it works;
+they are not fastMRI, and no score here compares with a published one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from common import figure, machine, results, table
+
+CONFIGS = Path(__file__).resolve().parents[1] / "bundles" / "fastmri_irim_reconstruction" / "configs"
+# Name: model file, overrides of its network, epochs (quick, long). One epoch is 64 crops of the training slices.
+NETWORKS: dict[str, tuple[str, dict[str, Any], tuple[int, int]]] = {
+    "U-Net": ("unet", {"channels": 16}, (12, 100)),
+    "RIM": ("rim", {"steps": 4, "channels": 16}, (12, 100)),
+    "i-RIM": ("small", {}, (12, 100)),
+}
+
+
+def bundle(files: list[str], log: Path, **options: Any) -> str:
+    """Run the bundle with these configuration files; the progress bar is shown, everything is in ``log``."""
+    names = "[" + ",".join(f"'{CONFIGS / name}.json'" for name in files) + "]"
+    arguments = [part for key, value in options.items() for part in (f"--{key}", str(value))]
+    command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "--config_file", names, *arguments]
+    print("$ python " + " ".join(f'"{c}"' if " " in c or "[" in c else c for c in command[3:]), flush=True)
+    with log.open("w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        error = ""
+        for chunk in iter(lambda: process.stderr.read(64), ""):  # type: ignore[union-attr]
+            sys.stderr.write(chunk)
+            sys.stderr.flush()
+            error += chunk
+        if process.wait():
+            raise SystemExit(f"reconstruction.py: the command above failed; see {log}\n{error[-2000:]}")
+    return log.read_text()
+
+
+def scores(folder: Path) -> dict[str, float]:
+    """NMSE, PSNR and SSIM that an evaluation wrote."""
+    with (folder / "metrics.csv").open() as file:
+        return {row[0]: float(row[1]) for row in csv.reader(file)}
+
+
+def picture(path: Path, folders: dict[str, Path]) -> None:
+    """The middle slice of the first volume: each reconstruction over its error."""
+    import h5py
+    import numpy as np
+
+    name = sorted(folders["i-RIM"].glob("*.h5"))[0].name
+    data = next(Path(folders["data"]).rglob(name))
+    with h5py.File(data) as file:
+        reference = file["reconstruction_esc"][:]
+    middle = len(reference) // 2
+    images = {"reference": reference[middle]}
+    for key in ("zero-filled", *NETWORKS):
+        with h5py.File(folders[key] / name) as file:
+            images[key] = file["reconstruction"][middle]
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    peak = float(images["reference"].max())
+    fig, axes = plt.subplots(2, len(images), figsize=(2.4 * len(images), 5), layout="constrained", dpi=150)
+    for (key, image), (top, bottom) in zip(images.items(), axes.T, strict=True):
+        top.imshow(image, cmap="gray", vmin=0, vmax=peak)
+        error = np.abs(image - images["reference"])
+        mse = float((error**2).mean())
+        top.set_title(key if mse == 0 else f"{key}  {10 * np.log10(peak**2 / mse):.1f} dB", fontsize=10)
+        bottom.imshow(error, cmap="magma", vmin=0, vmax=peak / 5)
+        for axis in (top, bottom):
+            axis.set_axis_off()
+    axes[1, 0].text(5, 15, "error x 5", color="white", fontsize=9)
+    fig.savefig(path)
+    plt.close(fig)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="some minutes instead of most of an hour")
+    parser.add_argument("--output", type=Path, default=None, help="folder of everything that is written")
+    parser.add_argument("--epochs", type=int, default=None, help="of every network, instead of the preset")
+    options = parser.parse_args()
+    output = (options.output or results(options.quick) / "reconstruction").resolve()
+    output.mkdir(parents=True, exist_ok=True)
+    data = output / "sample_data"
+    if not data.exists():
+        command = [sys.executable, "-m", "monai_invertible", "sample-data", "fastmri", str(data)]
+        subprocess.run(command, check=True)
+
+    rows, folders = [], {"data": data}
+    for name, (model, network, epochs) in NETWORKS.items():
+        folder = output / model
+        folder.mkdir(exist_ok=True)
+        count = options.epochs or epochs[0 if options.quick else 1]
+        common = {
+            "dataset_dir": data,
+            "ckpt_dir": folder / "models",
+            "output_dir": folder / "eval",
+            **{f"network_def#{key}": value for key, value in network.items()},
+        }
+        start = time.perf_counter()
+        log = bundle(["train", model, "quick"], folder / "train.log", epochs=count, val_interval=count // 4 or 1, **common)
+        seconds = time.perf_counter() - start
+        bundle(["train", model, "quick", "evaluate"], folder / "evaluate.log", overwrite=True, **common)
+        folders[name] = folder / "eval"
+        live = re.findall(r"live_peak ([0-9.]+) MiB", log)
+        score = scores(folder / "eval")
+        rows.append([name, score["psnr"], score["ssim"], score["nmse"], f"{seconds / 60:.1f}", live[-1] if live else "-"])
+    folders["zero-filled"] = output / "zero_filled"
+    bundle(
+        ["train", "quick", "evaluate", "zero_filled"],
+        output / "zero_filled.log",
+        dataset_dir=data,
+        output_dir=folders["zero-filled"],
+        overwrite=True,
+    )
+    floor = scores(folders["zero-filled"])
+    rows.insert(0, ["zero-filled", floor["psnr"], floor["ssim"], floor["nmse"], "-", "-"])
+    bundle(
+        ["inference", "small"],
+        output / "inference.log",
+        dataset_dir=data / "singlecoil_test",
+        ckpt_dir=output / "small" / "models",
+        output_dir=output / "reconstructions",
+        overwrite=True,
+    )
+    picture(output / "comparison.png", folders)
+    head = ["", "PSNR (dB)", "SSIM", "NMSE", "training (minutes)", "activations of a step (MiB)"]
+    cells = [[n, f"{p:.2f}", f"{s:.3f}", f"{e:.4f}", t, m] for n, p, s, e, t, m in rows]
+    text = "\n\n".join(
+        [
+            "# Reconstruction of 4x accelerated MRI, sample data",
+            table(head, cells),
+            f"`python benchmarks/reconstruction.py {' '.join(sys.argv[1:])}`  \n{machine()}",
+        ]
+    )
+    (output / "table.md").write_text(text + "\n")
+    print(f"\n{text}\n\nPictures: {output / 'comparison.png'} and {output / 'reconstructions'}")
+
+
+if __name__ == "__main__":
+    main()
