@@ -8,9 +8,8 @@ re-runs that step's forward under hooks that collect the very tensors that the g
 goes on to the step before when its turn comes. Because the graph is the real one, hooks, DDP, ``autograd.grad``, shared
 and frozen parameters and double backward need no code here.
 
-Who holds whom: graph node -> placeholder -> walk -> (steps, inputs of the step reached). The walk refers to the
-:class:`Tail`, the last node, weakly and the tail to the walk weakly, so a graph that is dropped or freed takes
-everything with it at once.
+Who holds whom: graph node -> placeholder -> walk -> (chain's output, steps, inputs of the step reached). Nothing refers
+back to the graph, so a graph that is dropped or freed takes everything with it at once.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from monai_invertible.autograd.module import Step
-from monai_invertible.autograd.replay import Environment, storage
+from monai_invertible.autograd.replay import Environment, storage, version
 
 __all__ = ["Walk"]
 
@@ -68,6 +67,7 @@ class Record:
         self.references = (self.environment.references() | {storage(t) for t in context}) - self.state
         self.specs: list[Spec | None] = []
         self.values: dict[int, Tensor] = {}
+        self.running: list[Reference] | None = []  # what is saved, while the forward of the step runs
 
 
 class Walk:
@@ -82,8 +82,9 @@ class Walk:
         self.steps = steps
         # As the re-run reads it: cut off from the graph, requiring gradients where the original does.
         self.context = tree_map_only(Tensor, lambda t: t.detach().requires_grad_(t.requires_grad), context)
+        self.context_tensors = [Reference(t, version(t)) for t in tree_leaves(self.context) if isinstance(t, Tensor)]
         self.records: list[Record] = []
-        self.tail: Callable[[], Any] = lambda: None
+        self.output: Any = None  # the node that keeps the chain's output, the one activation a chain keeps
         self.state: tuple[Tensor, ...] = ()  # the inputs of step number `position`, or the chain's output
         self.position = len(steps)
 
@@ -95,35 +96,43 @@ class Walk:
             self.records.append(record)
             with record.environment.record(), saved_tensors_hooks(self.pack, unpack):
                 outputs = step.forward(*state, **context)
+            if type(step).invert is Step.invert and record.environment.changed_by_hooks(step.module):
+                raise RuntimeError(
+                    f"InvertibleSequential: a forward hook changed the input or output of layer {step}, which its "
+                    'inverse cannot undo. Hook a branch of the layer instead, or use backprop="store".'
+                )
             warn_of_hidden_tensors(step, outputs, state)
+            record.running = None
             record.state = set()  # these identify storages only while the storages live
             record.references = set()
             state = outputs
-        if any(t.requires_grad for t in state):
-            return Tail.apply(self, *state)
+        if any(record.specs for record in self.records):
+            anchor = torch.empty(0, requires_grad=True)
+            self.output = Kept.apply(anchor, *(t.detach() for t in state)).grad_fn
         return state
 
     def pack(self, tensor: Tensor) -> Reference | Placeholder:
         """Called by autograd for each tensor that it saves during the forward."""
         record = self.records[-1]
         key = storage(tensor)
+        reference = Reference(tensor.detach(), version(tensor))
+        if record.running is not None:
+            record.running.append(reference)
         if key in record.references:
             record.specs.append(None)
-            return Reference(tensor.detach(), tensor._version)
-        record.specs.append(Spec(tensor.shape, tensor.dtype, None if key in record.state else tensor._version))
+            return reference
+        record.specs.append(Spec(tensor.shape, tensor.dtype, None if key in record.state else reference.version))
         return Placeholder(self, len(self.records) - 1, len(record.specs) - 1)
-
-    def start(self, outputs: tuple[Tensor, ...]) -> None:
-        """Begin at the chain's output."""
-        self.state, self.position = tuple(t.detach() for t in outputs), len(self.steps)
 
     def fetch(self, step: int, position: int) -> Tensor:
         """The tensor behind a placeholder; walks back as far as it takes. Each is handed over once, so that it can be
         freed early."""
         record = self.records[step]
+        if record.running is not None:  # a branch that itself calls torch.autograd.grad
+            return unpack(record.running[position])
         if position not in record.values:
             if self.position < step or not self.state:
-                self.start(self._output())
+                self.state, self.position = self._output(), len(self.steps)
             if self.position == step:  # asked for a second time
                 with torch.no_grad(), record.environment.replay():
                     self._capture(record, record.step.forward, *self.state, **self.context)
@@ -134,15 +143,26 @@ class Walk:
         return record.values.pop(position)
 
     def _output(self) -> tuple[Tensor, ...]:
-        tail = self.tail()
-        if tail is None:
+        if self.output is None:
             raise RuntimeError(
-                "InvertibleSequential: a saved tensor was asked for after the graph of its chain had been freed."
+                "InvertibleSequential: a branch differentiated through the layers before it while the chain was still "
+                'running. Detach the input of the branch from what it differentiates, or use backprop="store".'
             )
-        return tail.saved_tensors
+        try:
+            return tuple(t.detach() for t in self.output.saved_tensors)
+        except RuntimeError as error:
+            if "inplace" not in str(error):
+                raise
+            raise RuntimeError(
+                "InvertibleSequential: the chain's output was changed in place between forward and backward, but "
+                "walking back starts from it. Use an out-of-place operation after the chain, such as "
+                f"ReLU(inplace=False), or clone. ({error})"
+            ) from error
 
     def _step_back(self) -> None:
         record = self.records[self.position - 1]
+        for reference in self.context_tensors:
+            unpack(reference)  # checks the version
 
         def capture(function: Callable[..., Any], *inputs: Tensor | None, **context: Any) -> Any:
             return self._capture(record, function, *inputs, **context)
@@ -160,19 +180,21 @@ class Walk:
         values: dict[int, Tensor] = {}
         count = 0
 
-        def collect(tensor: Tensor) -> None:
+        def collect(tensor: Tensor) -> Reference:
             nonlocal count
+            reference = Reference(tensor.detach(), version(tensor))
             if count < len(record.specs):
                 spec = record.specs[count]
                 if spec is not None:
-                    if (tensor.shape, tensor.dtype) != spec[:2] or spec.version not in (None, tensor._version):
+                    if (tensor.shape, tensor.dtype) != spec[:2] or spec.version not in (None, reference.version):
                         raise self._not_repeated(
                             record,
                             f"saved tensor {count} was {spec} and became "
-                            f"{Spec(tensor.shape, tensor.dtype, tensor._version)}",
+                            f"{Spec(tensor.shape, tensor.dtype, reference.version)}",
                         )
-                    values[count] = tensor.detach()
+                    values[count] = reference.tensor
             count += 1
+            return reference  # for a branch that itself calls torch.autograd.grad
 
         with torch.enable_grad(), saved_tensors_hooks(collect, unpack):
             result = function(*leaves, **context)
@@ -196,48 +218,29 @@ def unpack(packed: Reference | Placeholder) -> Tensor:
     """Called by autograd when backward needs a saved tensor."""
     if isinstance(packed, Placeholder):
         return packed.walk.fetch(packed.step, packed.position)
-    if packed.tensor._version != packed.version:
+    if version(packed.tensor) != packed.version:
         raise RuntimeError(
             "InvertibleSequential: one of the variables needed for gradient computation has been modified by an "
             "inplace operation: a "
             f"parameter, buffer or context tensor of shape {tuple(packed.tensor.shape)} is at version "
-            f"{packed.tensor._version}, expected "
+            f"{version(packed.tensor)}, expected "
             f"{packed.version}. Call backward before changing it, or run the forward again."
         )
     return packed.tensor
 
 
-class Tail(torch.autograd.Function):
-    """The identity at the end of a chain. It keeps the output, the one activation a chain keeps, and hands it to the
-    walk."""
+class Kept(torch.autograd.Function):
+    """Keeps tensors as autograd does, through the saved-tensor hooks of whoever is around and with a version check, but
+    outside of any graph."""
 
     @staticmethod
-    def forward(ctx: Any, walk: Walk, *state: Tensor) -> tuple[Tensor, ...]:
-        ctx.walk = weakref.ref(walk)
-        walk.tail = weakref.ref(ctx)
-        outputs = tuple(t.detach() for t in state)
-        ctx.mark_non_differentiable(*[o for o, t in zip(outputs, state, strict=True) if not t.requires_grad])
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*outputs)
-        return outputs
+    def forward(ctx: Any, anchor: Tensor, *tensors: Tensor) -> Tensor:
+        ctx.save_for_backward(*tensors)
+        return anchor.detach()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        walk = ctx.walk()
-        try:
-            outputs = ctx.saved_tensors
-        except RuntimeError as error:
-            if "inplace" in str(error):
-                raise RuntimeError(
-                    "InvertibleSequential: the chain's output was changed in place between forward and backward, but "
-                    "walking back starts "
-                    "from it. Use an out-of-place operation after the chain, such as ReLU(inplace=False), or clone. "
-                    f"({error})"
-                ) from error
-            raise
-        if walk is not None:
-            walk.start(outputs)
-        return None, *grads
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        raise AssertionError("nothing depends on it")
 
 
 def with_strides(tensor: Tensor, strides: tuple[int, ...]) -> Tensor:
