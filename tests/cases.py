@@ -111,7 +111,9 @@ NETS: dict[type[nn.Module], list[Case]] = {
         Case(lambda: InvertibleRIM(2, 2, channels=6, hidden_channels=4, downsample=(1, 2)), ((2, 1, 9, 10, 2),)),
         Case(lambda: InvertibleRIM(3, 2, channels=6, hidden_channels=4, downsample=(2,)), ((1, 1, 3, 6, 5, 2),)),
         Case(
-            lambda: InvertibleRIM(2, 2, channels=9, hidden_channels=(4, 3), downsample=(1, 2), multiplicity=2),
+            lambda: InvertibleRIM(
+                2, 2, channels=9, hidden_channels=(4, 3), downsample=(1, 2), multiplicity=2, initial="zero_filled"
+            ),
             ((1, 3, 6, 7, 2),),
             {"mask": (1, 1, 1, 7, 1), "sensitivities": (1, 3, 6, 7, 2)},
         ),

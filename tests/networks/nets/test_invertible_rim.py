@@ -104,6 +104,15 @@ def test_slices_of_a_volume_are_not_down_sampled() -> None:
     assert network(torch.randn(1, 1, 2, 9, 8, 2)).shape == (1, 2, 2, 9, 8)
 
 
+def test_the_estimate_starts_from_zeros_or_from_the_zero_filled_image() -> None:
+    (kspace, mask), zero_filled = measurement(), FourierSampling().adjoint(*measurement())
+    for initial, expected in (("zeros", torch.zeros_like(zero_filled)), ("zero_filled", zero_filled)):
+        network = InvertibleRIM(2, 0, channels=8, initial=initial)
+        torch.testing.assert_close(network(kspace, mask), expected)
+    with pytest.raises(ValueError, match="initial must be"):
+        InvertibleRIM(2, 1, initial="ones")
+
+
 def test_widths_and_factors_must_agree() -> None:
     with pytest.raises(ValueError, match="InvertibleRIM: .* got 2 and 3"):
         InvertibleRIM(2, 1, hidden_channels=(4, 4), downsample=(1, 2, 1))
