@@ -20,6 +20,7 @@ class OrthogonalConvolution(InvertibleModule):
     r"""``forward``: :math:`y = U x` at every position; ``inverse``: :math:`x = U^T y`. :math:`U = H_D \dots H_1`,
     :math:`H_k = I - 2 v_k v_k^T / |v_k|^2`.
 
+    The product is taken as :math:`x - V^T (W x)` with D x C matrices, 2 D C multiplications a position instead of C^2.
     In a chain: saves nothing, recomputes one product. Error: one rounding of the product; norms are kept, so errors do
     not grow. The product runs in at least float32, also under autocast, since a rounded U is not orthogonal (about 0.4
     % off in bfloat16).
@@ -38,13 +39,20 @@ class OrthogonalConvolution(InvertibleModule):
         super().__init__()
         self.vectors = nn.Parameter(torch.randn(min(reflections, channels), channels))
 
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """V and W of shape ``(D, C)`` with U = I - V^T W: the reflections, gathered by forward substitution."""
+        vectors = self.vectors.to(torch.promote_types(self.vectors.dtype, torch.float32))
+        v = vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+        gram = v @ v.T
+        w = [2 * v[0]]
+        for k in range(1, len(v)):
+            w.append(2 * (v[k] - gram[k, :k] @ torch.stack(w)))
+        return v, torch.stack(w)
+
     def matrix(self) -> Tensor:
         """U, shape ``(C, C)``."""
-        vectors = self.vectors.to(torch.promote_types(self.vectors.dtype, torch.float32))
-        u = torch.eye(vectors.shape[1], dtype=vectors.dtype, device=vectors.device)
-        for v in vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True):
-            u = u - 2 * torch.outer(v, v @ u)
-        return u
+        v, w = self.factors()
+        return torch.eye(v.shape[1], dtype=v.dtype, device=v.device) - v.T @ w
 
     def forward(self, x: Tensor, **context: Any) -> Tensor:
         """U x."""
@@ -61,9 +69,12 @@ class OrthogonalConvolution(InvertibleModule):
                 f"OrthogonalConvolution: built for {channels} channels, got {x.shape[1]}. Use channels={x.shape[1]}."
             )
         with torch.autocast(x.device.type, enabled=False):
-            u = self.matrix()
-            y = torch.matmul(u.T if transposed else u, x.to(u.dtype).flatten(2))
-        return y.to(x.dtype).unflatten(2, x.shape[2:])
+            v, w = self.factors()
+            left, right = (w, v) if transposed else (v, w)
+            z = x.to(v.dtype).flatten(2)
+            b = z.shape[0]
+            z = torch.baddbmm(z, left.T.expand(b, -1, -1), torch.bmm(right.expand(b, -1, -1), z), alpha=-1)
+        return z.to(x.dtype).unflatten(2, x.shape[2:])
 
     def extra_repr(self) -> str:
         return f"channels={self.vectors.shape[1]}, reflections={self.vectors.shape[0]}"
