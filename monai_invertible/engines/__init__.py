@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from monai_invertible.engines.prepare_batch import PrepareBatchKspace
+from monai_invertible.engines.show_cause_last import show_cause_last
 
-__all__ = ["PrepareBatchKspace"]
+__all__ = ["PrepareBatchKspace", "show_cause_last"]

@@ -36,6 +36,5 @@ class FiniteLossHandler:
                 raise FloatingPointError(
                     f"FiniteLossHandler: the loss must be finite, got {loss} in iteration {engine.state.iteration} of "
                     f"epoch {engine.state.epoch}. The last checkpoint is kept; resume from it with a smaller learning "
-                    "rate, "
-                    "or look at the data of this batch."
+                    "rate, or look at the data of this batch."
                 )

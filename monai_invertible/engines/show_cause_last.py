@@ -1,0 +1,34 @@
+"""The cause of an error as the last line of a bundle's output.
+
+``python -m monai.bundle run`` ends with "Failed to evaluate ConfigExpression ..."; what went wrong stands above fifty
+lines of traceback. A bundle that calls this function in its ``initialize`` says it again at the end.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from types import TracebackType
+
+__all__ = ["show_cause_last"]
+
+_WRAPPERS = ("Failed to evaluate", "Failed to instantiate", "applying transform")  # MONAI's, each around a cause
+
+
+def show_cause_last() -> None:
+    """From now on, an exception that ends this process prints its cause once more after the traceback."""
+    if getattr(sys.excepthook, "shows_cause_last", False):
+        return
+    before = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        before(kind, error, trace)
+        cause = error
+        while str(cause).startswith(_WRAPPERS) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        if cause is not error:
+            text = "".join(traceback.format_exception_only(type(cause), cause)).strip()
+            print(f"\nerror: {text}", file=sys.stderr)
+
+    hook.shows_cause_last = True  # type: ignore[attr-defined]
+    sys.excepthook = hook

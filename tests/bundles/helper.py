@@ -1,0 +1,89 @@
+"""Run a bundle as MONAI does, in this process or in another, from a directory that is not the bundle's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from monai.bundle import ConfigWorkflow
+from monai.utils import set_determinism
+
+ROOT = Path(__file__).parents[2]
+
+
+@contextmanager
+def foreign_directory(folder: Path) -> Iterator[Path]:
+    """Work in ``folder``, and leave nothing behind in this process: directory, search path, seeds, error hook."""
+    before, path, hook = Path.cwd(), sys.path[:], sys.excepthook
+    os.chdir(folder)
+    try:
+        yield folder
+    finally:
+        os.chdir(before)
+        sys.path[:] = path
+        sys.excepthook = hook
+        set_determinism(None)
+
+
+def config_files(bundle: Path, *names: str) -> list[str]:
+    return [str(bundle / "configs" / f"{name}.json") for name in names]
+
+
+def workflow(bundle: Path, *names: str, **override: Any) -> ConfigWorkflow:
+    """A workflow of the named config files, initialized; ``override`` has "__" for "#"."""
+    pairs = {
+        key.replace("__", "#"): str(value) if isinstance(value, Path) else value for key, value in override.items()
+    }
+    kind = "infer" if names[0] == "inference" else "train"
+    flow = ConfigWorkflow(config_files(bundle, *names), workflow_type=kind, logging_file=False, **pairs)
+    flow.initialize()
+    return flow
+
+
+def run(bundle: Path, *names: str, **override: Any) -> ConfigWorkflow:
+    """The same, run to its end."""
+    flow = workflow(bundle, *names, **override)
+    flow.run()
+    flow.finalize()
+    return flow
+
+
+def last_line(bundle: Path, *names: str, capsys: pytest.CaptureFixture, **override: Any) -> str:
+    """Run what must fail; the last line that a user sees of it, on the error stream of ``python -m monai.bundle``."""
+    with pytest.raises(RuntimeError, match="Failed to") as caught:
+        run(bundle, *names, **override)
+    capsys.readouterr()
+    sys.excepthook(caught.type, caught.value, caught.tb)
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def environment() -> dict[str, str]:
+    """That of a subprocess: it finds this package, not this directory, and leaves a processor to the others."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def arguments(*verb: str, **options: Any) -> list[str]:
+    """``python -m monai.bundle VERB --option value ...``, "__" in an option standing for "#"."""
+    pairs = [text for key, value in options.items() for text in (f"--{key.replace('__', '#')}", str(value))]
+    return [sys.executable, *verb, *pairs]
+
+
+def command(*verb: str, cwd: Path, **options: Any) -> str:
+    """Run it to its end and return all of its output."""
+    done = subprocess.run(
+        arguments(*verb, **options),
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
