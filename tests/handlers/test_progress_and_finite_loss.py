@@ -1,0 +1,57 @@
+"""The bar of a run, and the guard against a loss that is no number."""
+
+from __future__ import annotations
+
+import pytest
+from ignite.engine import Engine
+
+from monai_invertible.handlers import FiniteLossHandler, ProgressHandler
+
+
+def trainer() -> Engine:
+    return Engine(lambda engine, loss: [{"loss": loss}])
+
+
+def test_the_bar_shows_loss_memory_and_the_whole_run(capsys: pytest.CaptureFixture[str]) -> None:
+    engine = trainer()
+    ProgressHandler("training").attach(engine)
+    engine.run([0.5, 0.25], max_epochs=3)
+    shown = capsys.readouterr().err
+    assert "training: 100%" in shown
+    assert "6/6" in shown
+    assert "loss=0.25" in shown
+    assert "GiB" in shown
+
+
+def test_a_resumed_run_starts_where_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+    engine = trainer()
+    engine.load_state_dict({"epoch": 2, "max_epochs": 3, "epoch_length": 2})
+    ProgressHandler().attach(engine)
+    engine.run([0.5, 0.25])
+    assert "6/6" in capsys.readouterr().err
+
+
+def test_the_bar_shows_a_metric_of_the_validation(capsys: pytest.CaptureFixture[str]) -> None:
+    engine, validation = trainer(), trainer()
+    validation.state.metrics["psnr"] = 31.4159
+    ProgressHandler(key_metric="psnr", evaluator=validation).attach(engine)
+    engine.run([0.5])
+    assert "psnr=31.42" in capsys.readouterr().err
+
+
+def test_an_error_closes_the_bar_and_goes_on() -> None:
+    engine = Engine(lambda engine, batch: 1 / batch)
+    handler = ProgressHandler()
+    handler.attach(engine)
+    with pytest.raises(ZeroDivisionError):
+        engine.run([1, 0])
+    assert handler._bar is None
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_stops_the_training(bad: float) -> None:
+    engine = trainer()
+    FiniteLossHandler().attach(engine)
+    with pytest.raises(FloatingPointError, match="iteration 2 of epoch 1.*checkpoint is kept"):
+        engine.run([0.5, bad, 0.5])
+    assert engine.state.iteration == 2
