@@ -17,6 +17,7 @@ from torch.nn.utils.stateless import (
     _reparametrize_module,
 )  # functional_call for any method of a module, not only forward
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from monai_invertible.autograd.module import Composition, Step, as_tuple, run_steps
 from monai_invertible.autograd.recompute import Walk
@@ -30,6 +31,8 @@ def run_compiled(
     """Run the chain so that ``torch.compile`` gives exact gradients with flat memory."""
     keys = tuple(k for k, v in context.items() if isinstance(v, Tensor))
     constants = {k: v for k, v in context.items() if not isinstance(v, Tensor)}
+    if any(isinstance(t, Tensor) for t in tree_leaves(constants)):  # in a list, say: the Function would not see it
+        return _run_eager(chain, inverse, state, context)
     described = tuple(_describe(t) for t in state), tuple((k, _describe(context[k])) for k in keys)
     if not repeatable(chain, inverse, *described):
         return _run_eager(chain, inverse, state, context)
@@ -82,7 +85,7 @@ class _Chain(torch.autograd.Function):
             def forward(
                 p: dict[str, Tensor], c: dict[str, Tensor], *s: Tensor, step: Step = step
             ) -> tuple[Tensor, ...]:
-                with _reparametrize_module(step.module, p):
+                with _reparametrize_module(step.module, p, tie_weights=True):
                     return step.forward(*s, **constants, **c)
 
             pull: Any = torch.func.vjp(forward, parameters, tensors, *inputs)[1]

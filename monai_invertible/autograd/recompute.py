@@ -14,6 +14,7 @@ back to the graph, so a graph that is dropped or freed takes everything with it 
 
 from __future__ import annotations
 
+import sys
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils.checkpoint import CheckpointFunction
 
 from monai_invertible.autograd.module import Step
 from monai_invertible.autograd.replay import Environment, storage, version
@@ -66,7 +68,7 @@ class Record:
         self.state = {storage(t) for t in state}
         self.references = (self.environment.references() | {storage(t) for t in context}) - self.state
         self.specs: list[Spec | None] = []
-        self.values: dict[int, Tensor] = {}
+        self.values: dict[int, Reference] = {}
         self.running: list[Reference] | None = []  # what is saved, while the forward of the step runs
 
 
@@ -91,10 +93,11 @@ class Walk:
     def run(self, state: tuple[Tensor, ...], context: dict[str, Any]) -> tuple[Tensor, ...]:
         """The chain's forward, as a graph without activations."""
         tensors = [t for t in tree_leaves(context) if isinstance(t, Tensor)]
+        hooks = uncompiled(self.pack), uncompiled(unpack)
         for step in self.steps:
             record = Record(step, state, tensors)
             self.records.append(record)
-            with record.environment.record(), saved_tensors_hooks(self.pack, unpack):
+            with record.environment.record(), saved_tensors_hooks(*hooks):
                 outputs = step.forward(*state, **context)
             if type(step).invert is Step.invert and record.environment.changed_by_hooks(step.module):
                 raise RuntimeError(
@@ -140,7 +143,7 @@ class Walk:
                 if self.position < len(self.steps):
                     self.records[self.position].values.clear()
                 self._step_back()
-        return record.values.pop(position)
+        return unpack(record.values.pop(position))
 
     def _output(self) -> tuple[Tensor, ...]:
         if self.output is None:
@@ -177,7 +180,7 @@ class Walk:
             None if t is None else with_strides(t.detach(), strides).requires_grad_(flag)
             for t, strides, flag in zip(inputs, record.strides, record.requires_grad, strict=True)
         ]
-        values: dict[int, Tensor] = {}
+        values: dict[int, Reference] = {}
         count = 0
 
         def collect(tensor: Tensor) -> Reference:
@@ -192,11 +195,11 @@ class Walk:
                             f"saved tensor {count} was {spec} and became "
                             f"{Spec(tensor.shape, tensor.dtype, reference.version)}",
                         )
-                    values[count] = reference.tensor
+                    values[count] = reference
             count += 1
             return reference  # for a branch that itself calls torch.autograd.grad
 
-        with torch.enable_grad(), saved_tensors_hooks(collect, unpack):
+        with torch.enable_grad(), saved_tensors_hooks(uncompiled(collect), uncompiled(unpack)):
             result = function(*leaves, **context)
         if count != len(record.specs):
             raise self._not_repeated(
@@ -221,12 +224,16 @@ def unpack(packed: Reference | Placeholder) -> Tensor:
     if version(packed.tensor) != packed.version:
         raise RuntimeError(
             "InvertibleSequential: one of the variables needed for gradient computation has been modified by an "
-            "inplace operation: a "
-            f"parameter, buffer or context tensor of shape {tuple(packed.tensor.shape)} is at version "
-            f"{version(packed.tensor)}, expected "
-            f"{packed.version}. Call backward before changing it, or run the forward again."
+            f"inplace operation: a tensor of shape {tuple(packed.tensor.shape)} is at version "
+            f"{version(packed.tensor)}, expected {packed.version}. If it is a parameter, buffer or context tensor, "
+            "call backward before changing it; if a branch changes it, use inplace=False there."
         )
     return packed.tensor
+
+
+def uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep ``torch.compile``, if it is in use, from compiling what the engine does around compiled branches."""
+    return torch.compiler.disable(function) if "torch._dynamo" in sys.modules else function
 
 
 class Kept(torch.autograd.Function):
@@ -267,6 +274,8 @@ def warn_of_hidden_tensors(step: Step, outputs: tuple[Tensor, ...], inputs: tupl
         if node is None or node in seen:
             continue
         seen.add(node)
+        if isinstance(node, CheckpointFunction._backward_cls):
+            continue  # keeps a random state, which is small
         if isinstance(node, BackwardCFunction) and any(isinstance(v, Tensor) for v in vars(node).values()):
             warnings.warn(
                 f"InvertibleSequential: {node.name()} in {step} keeps tensors as attributes of its ctx, which stay in "

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from monai_invertible.autograd.backprop import BackpropSwitch
-from monai_invertible.autograd.compiled import run_compiled
 from monai_invertible.autograd.module import (
     Composition,
     InvertibleModule,
@@ -95,6 +94,8 @@ class InvertibleSequential(Composition, BackpropSwitch):
         if self.backprop == "checkpoint":
             return as_state(self._run_checkpointed(inverse, state, context))
         if torch.compiler.is_compiling():
+            from monai_invertible.autograd.compiled import run_compiled  # loads the compiler, which takes its time
+
             return as_state(run_compiled(self, inverse, state, context))
         return as_state(Walk(self.steps(inverse), context).run(state, context))
 

@@ -127,7 +127,8 @@ def named_context(branch: nn.Module, context: dict[str, Any]) -> dict[str, Any]:
     """The part of the context that the branch's ``forward`` names as arguments."""
     if not context:
         return context
-    names = _argument_names(type(branch).forward)
+    find = _argument_names.__wrapped__ if torch.compiler.is_compiling() else _argument_names  # no cache to trace
+    names = find(type(branch).forward)
     return context if names is None else {k: v for k, v in context.items() if k in names}
 
 
