@@ -86,6 +86,7 @@ def assert_same(network: nn.Module, step: Step, tolerance: float = EXACT, mode: 
 def assert_close(got: dict[Any, Any], expected: dict[Any, Any], tolerance: float = EXACT) -> None:
     """Equal tensors, up to a part of the largest among them (a bias in front of a norm has no gradient of its own)."""
     assert got.keys() == expected.keys()
+    got, expected = ({k: t.detach() if isinstance(t, Tensor) else t for k, t in d.items()} for d in (got, expected))
     tensors = [t for t in expected.values() if isinstance(t, Tensor) and t.numel()]
     scale = max([float(t.abs().max()) for t in tensors if t.dtype != torch.uint8] + [1e-300])
     for key, b in expected.items():

@@ -1,0 +1,135 @@
+"""Any layout and any subclass of tensor; in-place operations in branches; copies of networks."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+from monai.data import MetaTensor
+from torch import nn
+
+from monai_invertible.autograd import InvertibleSequential, set_backprop
+from monai_invertible.networks.layers import AdditiveCoupling
+from tests.autograd.helper import assert_same, coupling_chain, example, loss, train
+
+
+def image_branch():
+    return nn.Sequential(nn.Conv2d(2, 2, 3, padding=1), nn.GroupNorm(1, 2), nn.SiLU())
+
+
+class Viewing(nn.Conv2d):
+    """Fails if the memory layout is another one in the recomputation."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 2, 3, padding=1)
+        self.strides: list[tuple[int, ...]] = []
+
+    def forward(self, x):
+        self.strides.append(x.stride())
+        return super().forward(x)
+
+
+LAYOUTS = {
+    "contiguous": lambda x: x,
+    "channels last": lambda x: x.to(memory_format=torch.channels_last),
+    "transposed": lambda x: x.transpose(2, 3),
+    "every other": lambda x: x.repeat_interleave(2, 3)[..., ::2],
+    "expanded": lambda x: x[:1].expand(3, -1, -1, -1),
+    "empty batch": lambda x: x[:0],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_memory_layout(layout):
+    def step(net):
+        leaf = example(3, 4, 5, 5).requires_grad_()
+        y = net(LAYOUTS[layout](leaf))
+        loss(y).backward()
+        return [y.detach(), leaf.grad, torch.tensor(y.stride())]
+
+    assert_same(coupling_chain(3, image_branch), step)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_recomputation_has_the_strides_of_the_forward(layout):
+    chain = coupling_chain(2, Viewing)
+    y = chain(LAYOUTS[layout](example(3, 4, 5, 5)).requires_grad_())
+    loss(y).backward()
+    for branch in [m for m in chain.modules() if isinstance(m, Viewing)]:
+        forward, recomputed = branch.strides
+        assert forward == recomputed or 0 in forward or y.numel() == 0
+
+
+def test_metatensor_keeps_its_type_and_meta():
+    def step(net):
+        affine = torch.diag(torch.tensor([2.0, 2.0, 3.0, 1.0], dtype=torch.float64))
+        x = MetaTensor(example(1, 4, 5, 5), affine=affine, meta={"subject": "01"}).requires_grad_()
+        y = net(x)
+        assert isinstance(y, MetaTensor) and y.meta["subject"] == "01" and torch.equal(y.affine, affine)
+        loss(y.as_tensor()).backward()
+        return [y.detach().as_tensor(), x.grad]
+
+    assert_same(coupling_chain(3, image_branch), step)
+
+
+def test_sparse_buffer():
+    class Operator(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv1d(2, 2, 1)
+            self.register_buffer("matrix", torch.tril(torch.ones(6, 6, dtype=torch.float64)).to_sparse())
+
+        def forward(self, x):
+            return torch.tanh((self.matrix @ self.conv(x).flatten(0, 1).T).T.reshape(x.shape))
+
+    chain = coupling_chain(2, Operator)
+    dense = copy.deepcopy(chain)
+    for m in dense.modules():
+        if isinstance(m, Operator):
+            m.matrix = m.matrix.to_dense()
+    expected = train(set_backprop(dense, "store"), example())
+    torch.testing.assert_close(train(chain, example()), expected)
+
+
+def test_in_place_operation_in_the_middle_of_a_branch():
+    def branch():
+        return nn.Sequential(nn.Conv1d(2, 2, 3, padding=1), nn.ReLU(True), nn.Conv1d(2, 2, 1), nn.SiLU(True))
+
+    assert_same(coupling_chain(3, branch), lambda net: train(net, example()))
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_in_place_operation_on_the_input_of_a_branch_raises(grad):
+    chain = coupling_chain(2, lambda: nn.Sequential(nn.ReLU(inplace=True), nn.Conv1d(2, 2, 1)))
+    with (
+        torch.set_grad_enabled(grad),
+        pytest.raises(RuntimeError, match="Sequential changed its input in place.*inplace"),
+    ):
+        chain(example())
+
+
+@pytest.mark.parametrize("mode", ["invert", "store"])
+def test_in_place_operation_on_what_backward_needs_raises(mode):
+    chain = coupling_chain(2, lambda: nn.Sequential(nn.Conv1d(2, 2, 1), nn.Tanh(), nn.ReLU(inplace=True)))
+    y = set_backprop(chain, mode)(example())
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss(y).backward()
+
+
+def test_deepcopy_and_pickle():
+    chain = coupling_chain(2, lambda: nn.Sequential(nn.Conv1d(2, 2, 1), nn.BatchNorm1d(2)))
+    expected = train(copy.deepcopy(chain), example())
+    y = chain(example())  # a graph in flight does not matter
+    for twin in (copy.deepcopy(chain), pickle.loads(pickle.dumps(coupling_chain(2, Viewing)))):
+        assert isinstance(twin, InvertibleSequential) and twin.backprop == "invert"
+    found = train(copy.deepcopy(chain), example())
+    torch.testing.assert_close(found, expected)
+    loss(y).backward()
+
+
+def test_two_sided_coupling_of_the_same_module_is_copied_as_one():
+    shared = nn.Conv1d(2, 2, 1)
+    twin = copy.deepcopy(InvertibleSequential(AdditiveCoupling(shared, shared)))
+    assert twin[0].f is twin[0].g and twin[0].f is not shared
