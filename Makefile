@@ -7,7 +7,7 @@ DEMO_DIR ?= demo
 
 BIN := $(VENV)/bin
 ENV := $(VENV)/.complete
-NOTEBOOKS := $(patsubst tutorials/%.py,notebooks/%.ipynb,$(wildcard tutorials/*.py))
+NOTEBOOKS := $(patsubst %.py,%.ipynb,$(wildcard tutorials/*.py))
 
 .DELETE_ON_ERROR:
 .PHONY: help env test lint format demo bench notebooks clean
@@ -48,12 +48,11 @@ demo: env ## from sample data to a trained network and its picture (DEMO_DIR=dem
 bench: env ## measure memory and time against the alternatives
 	$(BIN)/python -m benchmarks
 
-notebooks: $(NOTEBOOKS) ## run the tutorials and write them as notebooks/*.ipynb
+notebooks: $(NOTEBOOKS) ## run the tutorials that have changed and write them as tutorials/*.ipynb
 
-notebooks/%.ipynb: tutorials/%.py $(ENV)
-	@mkdir -p notebooks
-	$(BIN)/jupytext --quiet --to notebook --execute --output $@ $<
+tutorials/%.ipynb: tutorials/%.py | $(ENV)
+	$(BIN)/jupytext --quiet --to notebook --set-kernel python3 --execute --output $@ $<
 
-clean: ## remove all that these targets made, but for .venv
-	rm -rf build dist notebooks demo *.egg-info .mypy_cache .pytest_cache .ruff_cache
+clean: ## remove all that these targets made, but for .venv and the notebooks
+	rm -rf build dist demo *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -path './$(VENV)' -prune -o -name __pycache__ -prune -exec rm -rf {} +
