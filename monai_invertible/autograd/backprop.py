@@ -32,8 +32,8 @@ class BackpropSwitch(nn.Module):
         """Raise ValueError if the module does not know ``mode``."""
         if mode not in self.backprop_modes:
             raise ValueError(
-                f"{type(self).__name__}: backprop must be one of {self.backprop_modes}, got {mode!r}. Choose one of "
-                "these."
+                f"{type(self).__name__}: backprop must be one of {self.backprop_modes}, got {mode!r}. "
+                "Choose one of these."
             )
 
 
@@ -49,8 +49,8 @@ def set_backprop(network: nn.Module, mode: str) -> nn.Module:
     switches = [m for m in network.modules() if isinstance(m, BackpropSwitch)]
     if not switches:
         raise ValueError(
-            f"set_backprop: {type(network).__name__} has no invertible chain to switch. Build it from "
-            "InvertibleSequential."
+            f"set_backprop: {type(network).__name__} has no invertible chain to switch. "
+            "Build it from InvertibleSequential."
         )
     for switch in switches:
         switch.check_backprop(mode)

@@ -13,9 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
-from torch.nn.utils.stateless import (
-    _reparametrize_module,
-)  # functional_call for any method of a module, not only forward
+from torch.nn.utils.stateless import _reparametrize_module  # functional_call for any method, not only forward
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -114,8 +112,7 @@ def _describe(tensor: Tensor) -> tuple[tuple[int, ...], torch.dtype, torch.devic
 
 @torch.compiler.assume_constant_result
 def repeatable(chain: Composition, inverse: bool, state: Any, context: Any) -> bool:
-    """Whether an evaluation of the chain updates no buffer and draws no random numbers, which a trial run on fake
-    tensors tells."""
+    """Whether the chain updates no buffer and draws no random numbers; a trial run on fake tensors tells."""
     if any(m.training and any(b is not None for b in m._buffers.values()) for m in chain.modules()):
         return False
     if any(isinstance(m, Composition) for step in chain.steps() for m in step.module.modules()):

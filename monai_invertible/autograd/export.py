@@ -1,8 +1,7 @@
-"""TorchScript for networks that a script compiler cannot read (states and contexts of any length): scripting records a
-trace instead.
+"""TorchScript for networks that a script compiler cannot read (states and contexts of any length): a trace instead.
 
-``torch.jit.script`` asks a module for a scriptable stand-in (``__prepare_scriptable__``); this is how ``python -m
-monai.bundle ckpt_export`` works unchanged. ``torch.export`` and ONNX read the networks themselves.
+``torch.jit.script`` asks a module for a scriptable stand-in (``__prepare_scriptable__``), and gets the trace; so
+``python -m monai.bundle ckpt_export`` works unchanged. ``torch.export`` and ONNX read the networks themselves.
 """
 
 from __future__ import annotations

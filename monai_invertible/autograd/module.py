@@ -53,8 +53,7 @@ class InvertibleModule(nn.Module):
         )
 
     def steps(self, inverse: bool = False) -> Iterable[Step]:
-        """What a chain executes for this module, in order, in the direction asked for. By default the module as a
-        whole."""
+        """What a chain executes for this module, in order, in the direction asked for; by default the whole of it."""
         return (Step(self, inverse),)
 
 
@@ -164,15 +163,13 @@ def flatten(layers: Iterable[InvertibleModule], inverse: bool = False) -> list[S
 
 
 def plain_only() -> bool:
-    """Whether plain autograd is the only way here: nothing to differentiate, or a transform that records no saved
-    tensors."""
+    """Whether plain autograd is the only way: nothing to differentiate, or a transform that saves no tensors."""
     if not torch.is_grad_enabled() or torch.compiler.is_exporting():
         return True
     if torch.compiler.is_compiling():
         return False
-    return (
-        torch.jit.is_tracing()  # type: ignore[attr-defined]  # torch.jit has no __all__
-        or torch._C._functorch.peek_interpreter_stack()
-        is not None  # inside torch.func: there is no public question for it
-        or torch.autograd.forward_ad._current_level >= 0
-    )
+    if torch.jit.is_tracing():  # type: ignore[attr-defined]  # torch.jit has no __all__
+        return True
+    # Inside torch.func or forward-mode differentiation: there is no public question for either.
+    inside_transform = torch._C._functorch.peek_interpreter_stack() is not None
+    return inside_transform or torch.autograd.forward_ad._current_level >= 0

@@ -1,8 +1,7 @@
 """Record the real autograd graph without its activations, and find them again by walking back from the chain's output.
 
 The forward of a chain runs under ``torch.autograd.graph.saved_tensors_hooks``: what autograd would keep is replaced by
-a
-:class:`Placeholder`. Parameters, buffers and context are kept by reference, with the version check of plain autograd.
+a :class:`Placeholder`. Parameters, buffers and context are kept by reference, with the version check of plain autograd.
 When backward asks for a placeholder, the :class:`Walk` goes back from the chain's output: it inverts the last step,
 re-runs that step's forward under hooks that collect the very tensors that the graph is asking for, hands them over, and
 goes on to the step before when its turn comes. Because the graph is the real one, hooks, DDP, ``autograd.grad``, shared
@@ -49,8 +48,7 @@ class Placeholder(NamedTuple):
 
 
 class Spec(NamedTuple):
-    """What the recomputed tensor must look like. ``version`` is None for the state, which has another history when
-    recomputed."""
+    """What the recomputed tensor must look like; ``version`` is None for the state, whose count differs."""
 
     shape: torch.Size
     dtype: torch.dtype
@@ -128,8 +126,10 @@ class Walk:
         return Placeholder(self, len(self.records) - 1, len(record.specs) - 1)
 
     def fetch(self, step: int, position: int) -> Tensor:
-        """The tensor behind a placeholder; walks back as far as it takes. Each is handed over once, so that it can be
-        freed early."""
+        """The tensor behind a placeholder; walks back as far as it takes.
+
+        Each is handed over once, so that it can be freed early.
+        """
         record = self.records[step]
         if record.running is not None:  # a branch that itself calls torch.autograd.grad
             return unpack(record.running[position])
@@ -212,8 +212,8 @@ class Walk:
         where = f"step {self.records.index(record)} of {len(self.steps)}, {record.step}"
         return RuntimeError(
             f"InvertibleSequential: {where}, does not repeat itself: {what}. A branch must depend on its input, "
-            "parameters, buffers and "
-            'context only. Remove what changes between forward and backward, or use backprop="store".'
+            "parameters, buffers and context only. Remove what changes between forward and backward, or use "
+            'backprop="store".'
         )
 
 
@@ -237,8 +237,7 @@ def uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Kept(torch.autograd.Function):
-    """Keeps tensors as autograd does, through the saved-tensor hooks of whoever is around and with a version check, but
-    outside of any graph."""
+    """Keeps tensors outside of any graph, yet as autograd does: through the hooks around it, with a version check."""
 
     @staticmethod
     def forward(ctx: Any, anchor: Tensor, *tensors: Tensor) -> Tensor:
@@ -262,8 +261,7 @@ _inspected: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
 
 
 def warn_of_hidden_tensors(step: Step, outputs: tuple[Tensor, ...], inputs: tuple[Tensor, ...]) -> None:
-    """Warn, once a module, when a custom Function keeps tensors on its ``ctx``: hooks cannot replace those, so they
-    stay in memory."""
+    """Warn, once a module, when a custom Function keeps tensors on its ``ctx``, where hooks cannot replace them."""
     if step.module in _inspected:
         return
     _inspected.add(step.module)
@@ -279,8 +277,8 @@ def warn_of_hidden_tensors(step: Step, outputs: tuple[Tensor, ...], inputs: tupl
         if isinstance(node, BackwardCFunction) and any(isinstance(v, Tensor) for v in vars(node).values()):
             warnings.warn(
                 f"InvertibleSequential: {node.name()} in {step} keeps tensors as attributes of its ctx, which stay in "
-                "memory until backward "
-                "(gradients are right). Use ctx.save_for_backward in that Function to save the memory.",
+                "memory until backward (gradients are right). Use ctx.save_for_backward in that Function to save the "
+                "memory.",
                 stacklevel=4,
             )
         nodes += [following for following, _ in node.next_functions]

@@ -1,5 +1,4 @@
-"""Repeat an evaluation exactly: random numbers, autocast, parameters, buffers, flags and hooks as they were the first
-time.
+"""Repeat an evaluation exactly: random numbers, autocast, parameters, buffers, flags and hooks as they were.
 
 A branch is evaluated twice in a training step, once in the forward and once while walking back. :class:`Environment`
 remembers what the first evaluation could see besides its inputs, and puts it back for the second, which then leaves no
@@ -77,8 +76,7 @@ class Environment:
 
     @contextmanager
     def record(self) -> Iterator[None]:
-        """Watch the first evaluation: which random states it consumes, which buffers it changes, which hooks take
-        part."""
+        """Watch the first evaluation: random states it consumes, buffers it changes, hooks that take part."""
         before = [] if self.fake else [(d, rng_state(d)) for d in self.devices.values()]
         with self._watch_hooks() if self.hooks else ExitStack():
             yield
@@ -133,17 +131,15 @@ class Environment:
             if version(p) != expected:
                 raise RuntimeError(
                     f"InvertibleSequential: a parameter of shape {tuple(p.shape)} of {type(self.modules[0]).__name__} "
-                    "was changed in place "
-                    f"between forward and backward (version {expected} became {version(p)}); walking back needs the "
-                    "values of the "
-                    "forward. Call backward before optimizer.step(), or run the forward again."
+                    f"was changed in place between forward and backward (version {expected} became {version(p)}); "
+                    "walking back needs the values of the forward. Call backward before optimizer.step(), or run the "
+                    "forward again."
                 )
         for m, name, buffer, expected, value in self.buffers:
             if value is None and version(buffer) != expected:
                 raise RuntimeError(
                     f"InvertibleSequential: buffer '{name}' of {type(m).__name__} was changed in place between forward "
-                    "and backward; "
-                    "walking back needs the values of the forward. Change it after backward."
+                    "and backward; walking back needs the values of the forward. Change it after backward."
                 )
 
     @contextmanager
@@ -163,8 +159,11 @@ class Environment:
                     hooks[key] = hook
 
     def _watched(self, module: nn.Module, kind: str, key: int, hook: Callable[..., Any]) -> Callable[..., Any]:
-        """The hook; it takes part if it returns another value, writes to a tensor, or sets an attribute of its module
-        (as weight norm's hook does)."""
+        """The hook, with a record of whether it takes part.
+
+        It does if it returns another value, writes to a tensor, or sets an attribute of its module, as that of weight
+        norm does.
+        """
         with_kwargs = key in getattr(module, kind + "_with_kwargs")
 
         def watched(*args: Any, **kwargs: Any) -> Any:
@@ -183,7 +182,7 @@ class Environment:
         return watched
 
     def _keep_partakers(self, stack: ExitStack, module: nn.Module, kind: str) -> None:
-        """Of the module's hooks leave those that took part: also one removed since, if it changed values."""
+        """Leave only those of the module's hooks that took part; one that changed values also if removed since."""
         hooks, flags = getattr(module, kind), getattr(module, kind + "_with_kwargs")
         partakers = self.partakers.get((module, kind), {})
         kept = {key: h for key, h in partakers.items() if h.changed_values or key in hooks}
@@ -227,8 +226,7 @@ def version(tensor: Tensor) -> int:
 
 
 def storage(tensor: Tensor) -> int:
-    """What identifies the memory under a tensor, for real, fake and meta tensors alike; valid as long as that memory
-    lives."""
+    """What identifies the memory under a real, fake or meta tensor, as long as that memory lives."""
     return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else -id(tensor)
 
 

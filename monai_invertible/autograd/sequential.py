@@ -33,8 +33,9 @@ __all__ = ["InvertibleSequential"]
 
 
 class InvertibleSequential(Composition, BackpropSwitch):
-    r"""Invertible layers in order: ``forward`` is :math:`f_n \circ \dots \circ f_1`, ``inverse`` is :math:`f_1^{-1}
-    \circ \dots \circ f_n^{-1}`.
+    r"""Invertible layers in order.
+
+    ``forward``: :math:`f_n \circ \dots \circ f_1`. ``inverse``: :math:`f_1^{-1} \circ \dots \circ f_n^{-1}`.
 
     Saves for backward: its output, whatever its length. Recomputes: every layer's branch once. Error: that of the
     layers' inverses, added up.
@@ -42,8 +43,8 @@ class InvertibleSequential(Composition, BackpropSwitch):
     Args:
         layers: invertible modules. Chains among them become part of this chain.
         backprop: ``"invert"`` recomputes activations from the output; ``"checkpoint"`` keeps each layer's input
-            (``torch.utils.checkpoint``); ``"store"`` is plain autograd. Parameters, ``state_dict`` and results are the
-            same.
+            (``torch.utils.checkpoint``); ``"store"`` is plain autograd. All give the same parameters, ``state_dict``
+            and results.
 
     Shapes: any state that the layers accept; a tensor or several tensors.
 
@@ -59,8 +60,7 @@ class InvertibleSequential(Composition, BackpropSwitch):
             if not isinstance(layer, InvertibleModule):
                 raise TypeError(
                     f"InvertibleSequential: every layer must be an InvertibleModule, layer {i} is "
-                    f"{type(layer).__name__}. Wrap it as the "
-                    "branch of a coupling, or put it outside the chain."
+                    f"{type(layer).__name__}. Wrap it as the branch of a coupling, or put it outside the chain."
                 )
             self.add_module(str(i), layer)
         self.backprop = backprop

@@ -12,8 +12,7 @@ __all__ = ["atomic_path"]
 
 @contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary path in the same folder (same suffixes, hidden) and rename it to ``path`` when the block has
-    succeeded.
+    """Yield a temporary path in the same folder (same suffixes, hidden); rename it to ``path`` when the block succeeds.
 
     The folder is created. If the block raises, the temporary file is removed and ``path`` stays as it was.
     """

@@ -48,8 +48,7 @@ def write_fastmri_sample(
     overwrite: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Path]:
-    """Write ``singlecoil_train``, ``singlecoil_val`` and ``singlecoil_test`` below ``directory``, one HDF5 file a
-    subject.
+    """Write ``singlecoil_train``, ``singlecoil_val`` and ``singlecoil_test``: one HDF5 file a subject.
 
     k-space has 2 * ``size`` rows (the readout is oversampled twice) and ``size`` to 7/6 ``size`` columns; the
     reconstruction is the central ``size`` x ``size`` of the magnitude image, 192 mm wide at every size. Magnitudes are

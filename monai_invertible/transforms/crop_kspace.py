@@ -19,8 +19,9 @@ __all__ = ["CropKspaced"]
 
 
 class CropKspaced(Randomizable, MapTransform):
-    """Cut a region out of the fully sampled image and return to k-space, (coils, \\*spatial, 2) -> (coils,
-    \\*roi_size, 2).
+    """Cut a region out of the fully sampled image and return to k-space.
+
+    (coils, \\*spatial, 2) -> (coils, \\*roi_size, 2), in the same unit.
 
     A smaller image is padded with zeros. A ``reference`` from the file is removed, because it shows another field of
     view: make the target from the cropped k-space with ``ReferenceImaged``. ``slice_index`` follows the crop.

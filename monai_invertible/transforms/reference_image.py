@@ -1,5 +1,4 @@
-"""The training target: the complex image of the fully sampled k-space, x = FFT^-1(kspace), taken before
-under-sampling."""
+"""The training target: the complex image of k-space before under-sampling, x = FFT^-1(kspace)."""
 
 from __future__ import annotations
 
@@ -15,8 +14,9 @@ __all__ = ["ReferenceImaged"]
 
 
 class ReferenceImaged(MapTransform):
-    """Write the complex image of fully sampled k-space (coils, \\*spatial, 2) as ``target`` (2, \\*spatial), real and
-    imaginary part.
+    """Write the complex image of fully sampled k-space as ``target``, its real and imaginary part as channels.
+
+    (coils, \\*spatial, 2) -> (2, \\*spatial), in the same unit; the k-space stays as it is.
 
     Several coils are combined by their sensitivities S: x = sum_c conj(S_c) x_c, the least squares image if sum_c
     |S_c|^2 = 1.

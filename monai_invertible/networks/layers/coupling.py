@@ -1,9 +1,8 @@
-r"""The additive coupling: two channel groups take turns in moving each other (Dinh et al., NICE, 2014, arXiv
-1410.8516).
+r"""The additive coupling: two channel groups take turns in moving each other.
 
-Whatever the branches :math:`F` and :math:`G` compute, each half-step :math:`(x_1, x_2) \mapsto (x_1 + F(x_2), x_2)` is
-undone by one subtraction, and finding its input and repeating its forward need the same single evaluation of the
-branch.
+Dinh et al., NICE, 2014, arXiv 1410.8516. Whatever the branches :math:`F` and :math:`G` compute, each half-step
+:math:`(x_1, x_2) \mapsto (x_1 + F(x_2), x_2)` is undone by one subtraction, and finding its input and repeating its
+forward need the same single evaluation of the branch.
 """
 
 from __future__ import annotations
@@ -23,20 +22,22 @@ __all__ = ["AdditiveCoupling", "ShiftStep"]
 
 
 class AdditiveCoupling(Composition):
-    r"""``forward``: :math:`y_1 = x_1 + F(x_2),\; y_2 = x_2 + G(y_1)`. ``inverse``: :math:`x_2 = y_2 - G(y_1),\; x_1 =
-    y_1 - F(x_2)`.
+    r"""Each half of the channels is moved by a function of the other.
+
+    ``forward``: :math:`y_1 = x_1 + F(x_2),\; y_2 = x_2 + G(y_1)`.
+    ``inverse``: :math:`x_2 = y_2 - G(y_1),\; x_1 = y_1 - F(x_2)`.
 
     Gomez et al. 2017, eq. 6-7; RevGAN eq. 8-9 (which prints the inverse's lines in the wrong order); InvRes eq. 1.
     In a chain: saves nothing, recomputes each branch once. Error: one rounding of the sum per half-step.
 
     Args:
-        f: branch from :math:`x_2` to the shape of :math:`x_1`; any module. It receives the context that its ``forward``
-            names.
+        f: branch from :math:`x_2` to the shape of :math:`x_1`; any module. It receives the part of the context that
+            its ``forward`` names.
         g: branch from :math:`y_1` to the shape of :math:`x_2`. One of the two may be None: a one-sided coupling.
         split: channels of :math:`x_1` and :math:`x_2`; None for two halves.
 
-    Shapes: one tensor ``(B, C, *spatial)``, or a state whose last two tensors are :math:`x_1, x_2` when
-    ``split=False``.
+    Shapes: one tensor ``(B, C, *spatial)``; with ``split=False`` a state whose last two tensors are :math:`x_1` and
+    :math:`x_2`.
 
     Raises:
         ValueError: channels that do not split, or a branch whose output has another shape than what it moves.
@@ -66,8 +67,9 @@ class AdditiveCoupling(Composition):
 
 
 class ShiftStep(Step):
-    """Move one of the last two tensors of the state by a function of the other: ``(a, b) -> (a + F(b), b)`` for
-    ``target=-2``.
+    """Move one of the last two tensors of the state by a function of the other.
+
+    ``forward``: ``(a, b) -> (a + F(b), b)`` for ``target=-2``, ``(a, b + F(a))`` for -1. ``invert`` subtracts.
 
     Args:
         branch: F.
@@ -99,8 +101,7 @@ class ShiftStep(Step):
         if version_of(source) != version:
             raise RuntimeError(
                 f"AdditiveCoupling: branch {type(self.module).__name__} changed its input in place, but the coupling "
-                "needs it unchanged. "
-                "Use inplace=False in the first operation of the branch."
+                "needs it unchanged. Use inplace=False in the first operation of the branch."
             )
         return shift
 
@@ -109,9 +110,8 @@ class ShiftStep(Step):
         if shift.shape != target.shape:
             raise ValueError(
                 f"AdditiveCoupling: branch {type(self.module).__name__} returned shape {tuple(shift.shape)} for a "
-                "state of shape "
-                f"{tuple(target.shape)}. Its output must have the shape of the tensor it is added to; check its "
-                "channels and padding."
+                f"state of shape {tuple(target.shape)}. Its output must have the shape of the tensor it is added to; "
+                "check its channels and padding."
             )
         moved = list(state)
         moved[self.target] = (target - shift if back else target + shift).to(target.dtype)

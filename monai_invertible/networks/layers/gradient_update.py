@@ -17,8 +17,10 @@ __all__ = ["GradientUpdate"]
 
 
 class GradientUpdate(AdditiveCoupling):
-    r"""``forward``: :math:`(\eta, s) \mapsto (\eta,\; s + [\nabla D(\eta); 0])`; ``inverse`` subtracts. :math:`\nabla
-    D(\eta) = A^H A \eta - A^H d`.
+    r"""The memory moved by the gradient of the data term, :math:`\nabla D(\eta) = A^H A \eta - A^H d`.
+
+    ``forward``: :math:`(\eta, s) \mapsto (\eta,\; s + [\nabla D(\eta); 0])`.
+    ``inverse``: :math:`(\eta, s) \mapsto (\eta,\; s - [\nabla D(\eta); 0])`.
 
     In a chain: saves nothing, recomputes the gradient once. Error: one rounding of the sum.
 
@@ -40,8 +42,7 @@ class GradientUpdate(AdditiveCoupling):
         if channels < 2 * image_channels:
             raise ValueError(
                 f"GradientUpdate: channels must be at least twice image_channels={image_channels} to hold the "
-                f"gradient, got {channels}. "
-                f"Use channels={2 * image_channels} or more."
+                f"gradient, got {channels}. Use channels={2 * image_channels} or more."
             )
         memory_channels = channels - image_channels
         super().__init__(None, _DataGradient(operator, memory_channels), split=(image_channels, memory_channels))

@@ -17,13 +17,15 @@ __all__ = ["OrthogonalConvolution"]
 
 
 class OrthogonalConvolution(InvertibleModule):
-    r"""``forward``: :math:`y = U x` at every position; ``inverse``: :math:`x = U^T y`. :math:`U = H_D \dots H_1`,
-    :math:`H_k = I - 2 v_k v_k^T / |v_k|^2`.
+    r"""The same orthogonal product of the channels at every position.
+
+    ``forward``: :math:`y = U x`. ``inverse``: :math:`x = U^T y`.
+    With reflections :math:`U = H_D \dots H_1`, :math:`H_k = I - 2 v_k v_k^T / |v_k|^2`.
 
     The product is taken as :math:`x - V^T (W x)` with D x C matrices, 2 D C multiplications a position instead of C^2.
     In a chain: saves nothing, recomputes one product. Error: one rounding of the product; norms are kept, so errors do
-    not grow. The product runs in at least float32, also under autocast, since a rounded U is not orthogonal (about 0.4
-    % off in bfloat16).
+    not grow. The product runs in at least float32, also under autocast, since a rounded U is not orthogonal (about
+    0.4 % off in bfloat16).
 
     Args:
         channels: C.

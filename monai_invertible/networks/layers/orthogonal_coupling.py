@@ -17,8 +17,10 @@ __all__ = ["OrthogonalCoupling"]
 
 
 class OrthogonalCoupling(Composition):
-    r"""``forward``: :math:`(x_1, x_2) = U x,\; y = U^T [x_1;\; x_2 + G(x_1)]`. ``inverse``: :math:`(y_1, y_2) = U y,\;
-    x = U^T [y_1;\; y_2 - G(y_1)]`.
+    r"""A one-sided coupling between a change of basis and the way back.
+
+    ``forward``: :math:`(x_1, x_2) = U x,\; y = U^T [x_1;\; x_2 + G(x_1)]`.
+    ``inverse``: :math:`(y_1, y_2) = U y,\; x = U^T [y_1;\; y_2 - G(y_1)]`.
 
     Returning to the original basis keeps the order of the channels, which has a meaning in the i-RIM, for the layers
     that follow. In a chain: saves nothing, recomputes G once. Error: the rounding of two orthogonal products and one

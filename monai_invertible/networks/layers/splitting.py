@@ -14,8 +14,10 @@ __all__ = ["ChannelSplit"]
 
 
 class ChannelSplit(InvertibleModule):
-    r"""``forward``: :math:`(\dots, x) \mapsto (\dots, x_1, x_2)` with :math:`x = [x_1; x_2]` along the channels;
-    ``inverse`` concatenates.
+    r"""One tensor as two.
+
+    ``forward``: :math:`(\dots, x) \mapsto (\dots, x_1, x_2)` with :math:`x = [x_1; x_2]` along the channels.
+    ``inverse``: :math:`(\dots, x_1, x_2) \mapsto (\dots, [x_1; x_2])`.
 
     Saves nothing, recomputes nothing, exact. In a chain, a merge followed by the same split is left out.
 
@@ -33,8 +35,8 @@ class ChannelSplit(InvertibleModule):
         self.sizes = None if sizes is None else tuple(sizes)
         if self.sizes is not None and (len(self.sizes) != 2 or min(self.sizes) < 1):
             raise ValueError(
-                f"ChannelSplit: split must be two positive channel counts, got {self.sizes}. Use for example split=(2, "
-                "3)."
+                f"ChannelSplit: split must be two positive channel counts, got {self.sizes}. "
+                "Use for example split=(2, 3)."
             )
 
     def forward(self, *state: Tensor, **context: Any) -> State:
@@ -43,8 +45,8 @@ class ChannelSplit(InvertibleModule):
         channels = x.shape[1]
         if self.sizes is None and channels % 2:
             raise ValueError(
-                f"ChannelSplit: channels must be even to split in halves, got {channels}. Use split=({channels // 2}, "
-                f"{channels - channels // 2})."
+                f"ChannelSplit: channels must be even to split in halves, got {channels}. "
+                f"Use split=({channels // 2}, {channels - channels // 2})."
             )
         sizes = self.sizes or (channels // 2, channels // 2)
         if sum(sizes) != channels:

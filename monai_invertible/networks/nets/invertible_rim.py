@@ -1,5 +1,4 @@
-r"""The invertible recurrent inference machine (i-RIM): reconstruction from accelerated MRI at any depth in the memory
-of one layer.
+"""The invertible recurrent inference machine (i-RIM): reconstruct accelerated MRI at any depth in one layer's memory.
 
 Putzky and Welling, Invert to Learn to Invert, NeurIPS 2019 (arXiv 1911.10914), eq. 10.
 """
@@ -23,8 +22,7 @@ __all__ = ["InvertibleRIM"]
 
 
 class InvertibleRIM(ScriptedByTrace):
-    r"""Reconstruct an image from its undersampled k-space by T invertible inference steps, each with weights of its
-    own:
+    r"""Reconstruct an image from under-sampled k-space by T invertible inference steps, each with its own weights:
 
     .. math:: s' = s_t + [\nabla D(\eta_t); 0], \qquad (\eta_{t+1}, s_{t+1}) = h_t(\eta_t, s'), \qquad \eta_0 = s_0 = 0
 
@@ -55,8 +53,8 @@ class InvertibleRIM(ScriptedByTrace):
     are free from the largest ``downsample`` up.
 
     Raises:
-        ValueError: as many hidden widths as factors are needed; and what the operator finds wrong with k-space, mask
-            and sensitivities.
+        ValueError: not as many hidden widths as factors; an unknown ``initial``; k-space, mask or sensitivities of
+            wrong shapes.
     """
 
     def __init__(
@@ -78,8 +76,7 @@ class InvertibleRIM(ScriptedByTrace):
         if len(widths) != len(downsample):
             raise ValueError(
                 f"InvertibleRIM: hidden_channels and downsample describe the couplings of a step, got {len(widths)} "
-                f"and {len(downsample)} "
-                "entries. Give both the same length."
+                f"and {len(downsample)} entries. Give both the same length."
             )
         if initial not in ("zeros", "zero_filled"):
             raise ValueError(f'InvertibleRIM: initial must be "zeros" or "zero_filled", got {initial!r}. Choose one.')
