@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import figure, machine, results, table
+from common import machine, results, table
 
 CONFIGS = Path(__file__).resolve().parents[1] / "bundles" / "fastmri_irim_reconstruction" / "configs"
 # Name: model file, overrides of its network, epochs (quick, long). One epoch is 64 crops of the training slices.
@@ -112,13 +112,17 @@ def main() -> None:
             **{f"network_def#{key}": value for key, value in network.items()},
         }
         start = time.perf_counter()
-        log = bundle(["train", model, "quick"], folder / "train.log", epochs=count, val_interval=count // 4 or 1, **common)
+        log = bundle(
+            ["train", model, "quick"], folder / "train.log", epochs=count, val_interval=count // 4 or 1, **common
+        )
         seconds = time.perf_counter() - start
         bundle(["train", model, "quick", "evaluate"], folder / "evaluate.log", overwrite=True, **common)
         folders[name] = folder / "eval"
         live = re.findall(r"live_peak ([0-9.]+) MiB", log)
         score = scores(folder / "eval")
-        rows.append([name, score["psnr"], score["ssim"], score["nmse"], f"{seconds / 60:.1f}", live[-1] if live else "-"])
+        rows.append(
+            [name, score["psnr"], score["ssim"], score["nmse"], f"{seconds / 60:.1f}", live[-1] if live else "-"]
+        )
     folders["zero-filled"] = output / "zero_filled"
     bundle(
         ["train", "quick", "evaluate", "zero_filled"],
