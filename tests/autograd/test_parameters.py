@@ -11,10 +11,19 @@ from monai_invertible.networks.layers import AdditiveCoupling
 from tests.autograd.helper import assert_same, conv_branch, coupling_chain, example, loss, train
 
 
+def linear_branch():
+    """What a linear map saves depends on which of its input and weight want a gradient."""
+    return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 6, bias=False), nn.PReLU(2))
+
+
+BRANCHES = pytest.mark.parametrize("branch", [conv_branch, linear_branch])
+
+
+@BRANCHES
 @pytest.mark.parametrize("frozen", ["", "0", "0.f", "2.g", "bias", "weight", "1.f.0.weight"])
 @pytest.mark.parametrize("wanted", [True, False], ids=["input wanted", "input not wanted"])
-def test_frozen_parameters(frozen, wanted):
-    chain = coupling_chain()
+def test_frozen_parameters(branch, frozen, wanted):
+    chain = coupling_chain(3, branch)
     for name, p in chain.named_parameters():
         p.requires_grad_(not (name.startswith(frozen) or name.endswith(frozen)))
 
@@ -37,8 +46,9 @@ def test_all_but_the_last_frozen():
     assert {k[:3] for k, g in got["parameters"].items() if g is not None} == {"2.g"}
 
 
+@BRANCHES
 @pytest.mark.parametrize("before", [True, False])
-def test_requires_grad_switched_between_forward_and_backward(before):
+def test_requires_grad_switched_between_forward_and_backward(branch, before):
     """Plain autograd goes by what was so in the forward; a parameter frozen since gets no gradient kept."""
 
     def step(net):
@@ -50,7 +60,7 @@ def test_requires_grad_switched_between_forward_and_backward(before):
         assert all(p.requires_grad is not before for p in net[1].parameters())
         return x.grad
 
-    assert_same(coupling_chain(), step)
+    assert_same(coupling_chain(3, branch), step)
 
 
 def test_branch_shared_by_couplings():
