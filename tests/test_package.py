@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "autograd": set(),
     "operators": set(),
     "data": set(),
-    "metrics": set(),
+    "metrics": {"operators"},
     "memory": {"autograd"},
     "numerics": {"autograd"},
     "networks.layers": {"autograd"},
@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "losses": {"operators"},
     "transforms": {"data", "operators"},
     "engines": {"memory", "numerics"},
-    "handlers": {"data", "memory", "metrics", "numerics"},
+    "handlers": {"data", "memory", "metrics", "numerics", "operators"},
 }
 
 # What takes long to import, or need not be installed: imported inside functions only.

@@ -13,7 +13,8 @@ from monai.utils.module import optional_import
 
 from monai_invertible.data.atomic_path import atomic_path
 from monai_invertible.handlers.engine_items import engine_items
-from monai_invertible.metrics.as_magnitude import as_magnitude, central_region
+from monai_invertible.metrics import central_region
+from monai_invertible.operators import magnitude
 
 if TYPE_CHECKING:
     from ignite.engine import Engine, Events
@@ -74,7 +75,7 @@ class ReconstructionSaver:
                 size, spacing = item["recon_size"].tolist(), item["spacing"].tolist()
                 self._volumes[name] = {"images": {}, "size": size, "spacing": spacing, "count": int(item["num_slices"])}
             volume = self._volumes[name]
-            image = self._slices(as_magnitude(item["pred"][None].detach()), volume["size"])
+            image = self._slices(magnitude(item["pred"][None].detach()), volume["size"])
             first = int(item["slice_index"])
             volume["images"].update({first + offset: x for offset, x in enumerate(image)})
             middle = volume["count"] // 2 - first

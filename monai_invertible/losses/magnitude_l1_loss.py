@@ -29,7 +29,7 @@ class MagnitudeL1Loss(_Loss):
 
     def forward(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """The loss."""
-        prediction, target = _magnitude(prediction), _magnitude(target)
+        prediction, target = magnitude(prediction), magnitude(target)
         if prediction.shape != target.shape:
             raise ValueError(
                 f"MagnitudeL1Loss: prediction and target must have one shape, got {tuple(prediction.shape)} and "
@@ -40,7 +40,3 @@ class MagnitudeL1Loss(_Loss):
         if self.reduction == LossReduction.MEAN.value:
             return loss.mean()
         return loss.sum() if self.reduction == LossReduction.SUM.value else loss
-
-
-def _magnitude(image: torch.Tensor) -> torch.Tensor:
-    return magnitude(image) if image.shape[1] == 2 else image

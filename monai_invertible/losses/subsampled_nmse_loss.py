@@ -88,7 +88,7 @@ class SubsampledNMSELoss(torch.nn.modules.loss._Loss):
     def _image(self, image: torch.Tensor) -> torch.Tensor:
         if image.dtype in (torch.float16, torch.bfloat16):
             image = image.float()
-        return magnitude(image) if self.magnitude and image.shape[1] != 1 else image
+        return magnitude(image) if self.magnitude else image
 
 
 def _sum(tensor: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from monai.metrics.metric import Cumulative
 
-from monai_invertible.metrics.as_magnitude import as_magnitude, central_region
+from monai_invertible.metrics.central_region import central_region
+from monai_invertible.operators import magnitude
 
 __all__ = ["FastMRIMetric"]
 
@@ -65,13 +66,14 @@ class FastMRIMetric(Cumulative):
                 known; the maximum of the slices seen serves for PSNR then, and of the item itself, if it is a volume,
                 for SSIM.
         """
-        x = as_magnitude(reference.detach().cpu().double())
+        x = magnitude(reference.detach().cpu().double())
         x = central_region(x, (x.shape[-1], x.shape[-1]))
-        y = central_region(as_magnitude(image.detach().cpu().double()), x.shape[-2:])
-        if x.shape != y.shape:
+        y = central_region(magnitude(image.detach().cpu().double()), x.shape[-2:])
+        if x.shape[1] != 1 or x.shape != y.shape:
             raise ValueError(
-                f"FastMRIMetric: image and reference must show the same slices, got {tuple(image.shape)} and "
-                f"{tuple(reference.shape)}. The image must be at least as large as the reference."
+                "FastMRIMetric: image and reference must be complex (B, 2, *spatial) or magnitudes (B, 1, *spatial) of "
+                f"the same slices, got {tuple(image.shape)} and {tuple(reference.shape)}. The image must be at least "
+                "as large as the reference."
             )
         for item, name in enumerate(filename):
             known = 0.0 if maximum is None else float(maximum[item])

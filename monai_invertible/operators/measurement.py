@@ -12,12 +12,18 @@ __all__ = ["kspace_scale", "magnitude", "prepare_measurement", "sampling_mask"]
 def magnitude(image: torch.Tensor) -> torch.Tensor:
     """The magnitude (B, m, \\*spatial) of complex images (B, 2m, \\*spatial) with real and imaginary parts as channels.
 
-    The derivative at zero is zero (that of a plain square root is infinite).
+    An image with one channel (B, 1, \\*spatial) is a magnitude already and is returned as it is. The derivative at zero
+    is zero (that of a plain square root is infinite).
+
+    Raises:
+        ValueError: another odd number of channels.
     """
+    if image.shape[1] == 1:
+        return image
     if image.shape[1] % 2:
         raise ValueError(
-            f"magnitude: the channels are (real, imaginary) pairs, got {image.shape[1]} channels. "
-            "Use .abs() on a real image."
+            "magnitude: an image must be complex (B, 2m, *spatial), in (real, imaginary) pairs of channels, or a "
+            f"magnitude (B, 1, *spatial), got {tuple(image.shape)}. Put the batch first, then the channels."
         )
     return torch.linalg.vector_norm(image.unflatten(1, (-1, 2)), dim=2)
 

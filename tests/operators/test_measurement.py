@@ -34,8 +34,15 @@ def test_magnitude():
     assert result.flatten().tolist() == [5.0, 0.0]
     result.sum().backward()
     torch.testing.assert_close(image.grad.flatten(), torch.tensor([0.6, 0.8, 0.0, 0.0]))
-    with pytest.raises(ValueError, match="got 1 channels"):
-        magnitude(image[:, :1])
+    assert magnitude(image[:, :1]).data_ptr() == image.data_ptr()  # a magnitude already
+    with pytest.raises(ValueError, match=r"or a magnitude \(B, 1, \*spatial\), got \(1, 3, 1, 1\)"):
+        magnitude(image[:, :3])
+
+
+@pytest.mark.parametrize("spatial", [(6, 7), (5, 6, 7)])
+def test_magnitude_is_the_root_of_the_sum_of_squares(spatial):
+    image = torch.randn(2, 2, *spatial)
+    torch.testing.assert_close(magnitude(image), image.square().sum(1, keepdim=True).sqrt())
 
 
 def test_scale_is_one_number_per_sample_and_follows_the_unit():
