@@ -10,6 +10,7 @@ from .memory_handler import MemoryHandler
 from .progress_handler import ProgressHandler
 from .reconstruction_saver import ReconstructionSaver
 from .resume_checkpoint_saver import ResumeCheckpointSaver
+from .score_table_saver import ScoreTableSaver
 
 __all__ = [
     "BestCheckpointSaver",
@@ -20,4 +21,5 @@ __all__ = [
     "ProgressHandler",
     "ReconstructionSaver",
     "ResumeCheckpointSaver",
+    "ScoreTableSaver",
 ]

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from monai_invertible.metrics.central_region import central_region
-from monai_invertible.metrics.fastmri_metric import FastMRIMetric
+from monai_invertible.metrics.fastmri_metric import FastMRIMetric, volume_key
 
-__all__ = ["FastMRIMetric", "central_region"]
+__all__ = ["FastMRIMetric", "central_region", "volume_key"]

@@ -23,14 +23,19 @@ from monai.metrics.metric import Cumulative
 from monai_invertible.metrics.central_region import central_region
 from monai_invertible.operators import magnitude
 
-__all__ = ["FastMRIMetric"]
+__all__ = ["FastMRIMetric", "volume_key"]
+
+
+def volume_key(filename: str) -> int:
+    """The number that stands for a volume in tensors, exact in float64; rows of a score are in its order."""
+    return int.from_bytes(hashlib.sha256(str(filename).encode()).digest()[:6], "big")
 
 
 class FastMRIMetric(Cumulative):
     """One of fastMRI's three scores: a value a volume, and their mean.
 
     ``metric(image, reference, filename=..., slice_index=..., maximum=...)`` adds a batch; ``get_buffer()`` gives the
-    volumes' values (volumes, 1), in no particular order; ``aggregate()`` their mean; ``reset()`` starts
+    volumes' values (volumes, 1), in the order of ``volume_key``; ``aggregate()`` their mean; ``reset()`` starts
     again. In a distributed run both gather all processes first; a slice that a sampler has repeated counts once.
 
     Args:
@@ -83,7 +88,7 @@ class FastMRIMetric(Cumulative):
                     f"FastMRIMetric: the SSIM of a slice needs the maximum of its volume, got {known} for {name}. "
                     "Pass maximum, or whole volumes."
                 )
-            volume = int.from_bytes(hashlib.sha256(str(name).encode()).digest()[:6], "big")  # exact in float64
+            volume = volume_key(name)
             for offset, (a, b) in enumerate(zip(x[item].flatten(0, -3), y[item].flatten(0, -3), strict=True)):
                 sums = [float((a - b).square().sum()), float(a.square().sum()), a.numel(), known or float(a.max())]
                 ssim = self._ssim(a, b, peak) if self.metric == "ssim" else 0.0

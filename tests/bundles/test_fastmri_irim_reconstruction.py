@@ -52,8 +52,14 @@ TINY: dict[str, Any] = {
     "network_def__hidden_channels": 4,
     "network_def__downsample": [1, 2],
 }
-TRAINING: dict[str, Any] = {**TINY, "roi_size": [32, 32], "epochs": 2}
-ITERATIONS = 3  # an epoch: 2 subjects of 3 slices, in batches of 2 (quick.json)
+TRAINING: dict[str, Any] = {
+    **TINY,
+    "field_of_view": [32, 32],
+    "roi_size": [32, 32],
+    "epochs": 2,
+    "batch_size": 2,
+}
+ITERATIONS = 3  # an epoch: 2 subjects of 3 slices, in batches of 2
 
 
 @pytest.fixture(scope="module")
@@ -78,18 +84,18 @@ def here(trained: Path, tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def network() -> InvertibleRIM:
-    torch.manual_seed(1)
-    return InvertibleRIM(2, 1, channels=4, hidden_channels=4, downsample=[1, 2]).eval()
+    """The bundle's network at the size of these tests, as inference builds it."""
+    return workflow(BUNDLE, "inference", "small", **TINY).network_def.eval()
 
 
 # ---------------------------------------------------------------------------------------------------------------- runs
 
 
-def test_train(trained: Path) -> None:
+def test_train(trained: Path, network: InvertibleRIM) -> None:
     assert sorted(path.name for path in (trained / "models").iterdir()) == ["model.pt", "resume.pt"]
     weights = torch.load(trained / "models" / "model.pt", weights_only=True)
     assert all(isinstance(value, Tensor) for value in weights.values())
-    InvertibleRIM(2, 1, channels=4, hidden_channels=4, downsample=[1, 2]).load_state_dict(weights)
+    network.load_state_dict(weights)
     assert list((trained / "eval").glob("events.out.tfevents.*"))
 
 
@@ -109,7 +115,8 @@ def test_evaluate(here: Path, fastmri_folder: Path) -> None:
     assert picture.header.get_zooms() == (6.0, 6.0, 5.0) and np.array_equal(picture.affine, np.diag([6, 6, 5, 1]))
     np.testing.assert_array_equal(np.moveaxis(np.asarray(picture.dataobj), -1, 0), image)
     assert matplotlib.image.imread("eval/file2000000.png").shape[1] == 1200  # four panels
-    assert dict(line.split(",") for line in Path("eval/metrics.csv").read_text().split()).keys() == scores.keys()
+    header, row, mean = Path("eval/scores.csv").read_text().split()
+    assert header == "filename,nmse,psnr,ssim" and row.startswith("file2000000.h5,") and mean.startswith("mean,")
 
 
 def test_zero_filled_needs_no_checkpoint(tmp_path: Path, fastmri_folder: Path) -> None:
@@ -152,8 +159,13 @@ def test_every_model_trains_evaluates_and_infers(
     names: tuple[str, ...], override: dict[str, Any], tmp_path: Path, fastmri_folder: Path
 ) -> None:
     with foreign_directory(tmp_path):
-        roi = override.get("roi_size", [32, 32])
-        options = {**override, "roi_size": roi, "epochs": 1, "dataset_dir": fastmri_folder}
+        options = {
+            "field_of_view": [32, 32],
+            "roi_size": [32, 32],
+            "epochs": 1,
+            "dataset_dir": fastmri_folder,
+            **override,
+        }
         flow = workflow(BUNDLE, "train", *names, "quick", **options)
         assert flow.check_properties() == []
         flow.run()
@@ -211,15 +223,13 @@ def test_resume_goes_on_where_it_was(here: Path, fastmri_folder: Path) -> None:
 
 def test_resume_remembers_the_best_score(here: Path, fastmri_folder: Path) -> None:
     """A worse network does not replace model.pt, a better one does."""
-    best, state = Path("models/model.pt").read_bytes(), torch.load("models/resume.pt", weights_only=True)
-    state["best"]["_saved"] = [(99.0, "model.pt")]
-    torch.save(state, "models/resume.pt")
-    resume(fastmri_folder, epochs=3)
-    assert Path("models/model.pt").read_bytes() == best
-    state["best"]["_saved"] = [(-99.0, "model.pt")]
-    torch.save(state, "models/resume.pt")
-    resume(fastmri_folder, epochs=3)
-    assert Path("models/model.pt").read_bytes() != best
+    best, state = Path("models/model.pt"), torch.load("models/resume.pt", weights_only=True)
+    before = best.stat()
+    for score, replaced in ((99.0, False), (-99.0, True)):
+        state["best"]["_saved"] = [(score, "model.pt")]
+        torch.save(state, "models/resume.pt")
+        resume(fastmri_folder, epochs=3)
+        assert (best.stat().st_mtime_ns > before.st_mtime_ns) is replaced
 
 
 def test_diverging_training_keeps_the_last_checkpoint(
@@ -365,7 +375,7 @@ def test_ckpt_export(here: Path, network: InvertibleRIM, undersampled: Tensor) -
     network.load_state_dict(torch.load("models/model.pt", weights_only=True))
     script = torch.jit.load("model.ts")
     with torch.no_grad():
-        torch.testing.assert_close(script(undersampled), network(undersampled), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(script(undersampled), network(undersampled), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec:FutureWarning")  # torch.onnx about torch itself
@@ -377,7 +387,7 @@ def test_onnx_export(here: Path, network: InvertibleRIM, undersampled: Tensor) -
     session = runtime.InferenceSession("model.onnx")
     (image,) = session.run(None, {session.get_inputs()[0].name: undersampled.numpy()})
     with torch.no_grad():
-        torch.testing.assert_close(torch.from_numpy(image), network(undersampled), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(torch.from_numpy(image), network(undersampled), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning")  # MONAI: trust it, it runs code

@@ -18,7 +18,7 @@ from monai.transforms import Compose, DeleteItemsd
 
 from monai_invertible.data import fastmri_datalist
 from monai_invertible.engines import PrepareBatchKspace
-from monai_invertible.handlers import FastMRIMetricHandler, ReconstructionSaver
+from monai_invertible.handlers import FastMRIMetricHandler, ReconstructionSaver, ScoreTableSaver
 from monai_invertible.transforms import LoadFastMRId, ReferenceImaged, UndersampleKspaced
 
 
@@ -86,6 +86,24 @@ def test_scores(outcome: tuple[Path, np.ndarray, np.ndarray], unit: str, decolla
         assert engine.state.metrics[name] == pytest.approx(np.asarray(wanted).item(), rel=1e-4)
         assert engine.state.metric_details[name].shape == (1, 1)
     assert engine.state.best_metric == engine.state.metrics["ssim"]
+
+
+def test_table_of_scores(fastmri_folder: Path, tmp_path: Path) -> None:
+    """One row a volume with its own name, whatever the order in which slices arrive."""
+    options: dict[str, Any] = {"key_val_metric": {"nmse": FastMRIMetricHandler("nmse")}}
+    folder = fastmri_folder / "singlecoil_train"
+    engine = evaluator(folder, **options, val_handlers=[ScoreTableSaver(tmp_path, ["nmse"])])
+    engine.data_loader.dataset.data.reverse()
+    engine.run()
+    header, *rows, mean = [line.split(",") for line in (tmp_path / "scores.csv").read_text().split()]
+    assert header == ["filename", "nmse"] and mean[0] == "mean"
+    assert [row[0] for row in rows] == ["file1000000.h5", "file1000001.h5"]
+    assert float(mean[1]) == pytest.approx((float(rows[0][1]) + float(rows[1][1])) / 2, rel=1e-5)
+    for name, score in rows:
+        alone = evaluator(folder, **options)
+        alone.data_loader.dataset.data = [item for item in alone.data_loader.dataset.data if item["filename"] == name]
+        alone.run()
+        assert float(score) == pytest.approx(alone.state.metrics["nmse"], rel=1e-5)
 
 
 def test_scores_need_a_reference(fastmri_folder: Path) -> None:
