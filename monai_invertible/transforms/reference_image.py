@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-import torch
 from monai.config.type_definitions import KeysCollection
-from monai.networks.blocks.fft_utils_t import ifftn_centered_t
 from monai.transforms.transform import MapTransform
+
+from monai_invertible.operators import FourierSampling
 
 __all__ = ["ReferenceImaged"]
 
@@ -50,13 +50,13 @@ class ReferenceImaged(MapTransform):
                 f"({d.get('filename', 'no file name')}). Put it before UndersampleKspaced; test volumes have no target."
             )
         for key in self.key_iterator(d):
-            image = torch.view_as_complex(ifftn_centered_t(d[key], spatial_dims=2).contiguous())
-            if self.sensitivities_key in d:
-                image = image * torch.view_as_complex(d[self.sensitivities_key].contiguous()).conj()
-            elif image.shape[0] > 1:
+            kspace, sensitivities = d[key], d.get(self.sensitivities_key)
+            if sensitivities is None and kspace.shape[0] > 1:
                 raise ValueError(
-                    f'ReferenceImaged: combining {image.shape[0]} coils needs "{self.sensitivities_key}", got none. '
+                    f'ReferenceImaged: combining {kspace.shape[0]} coils needs "{self.sensitivities_key}", got none. '
                     'Add the coil sensitivities, or train on the magnitude "reference" of the file.'
                 )
-            d[self.target_key] = torch.view_as_real(image.sum(0)).movedim(-1, 0).contiguous()
+            everywhere = kspace.new_ones((1,) * (kspace.ndim + 1))  # a mask
+            maps = None if sensitivities is None else sensitivities[None]
+            d[self.target_key] = FourierSampling().adjoint(kspace[None], everywhere, maps)[0].contiguous()
         return d
