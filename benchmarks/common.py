@@ -1,4 +1,4 @@
-"""What every benchmark shares: the machine it ran on, and where its table and figure go."""
+"""What benchmarks share: the branch of a coupling, the machine they ran on, and where table and figure go."""
 
 from __future__ import annotations
 
@@ -11,8 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-__all__ = ["figure", "machine", "results", "table", "write"]
+__all__ = ["CHANNELS", "branch", "figure", "machine", "results", "table", "write"]
+
+CHANNELS = 32  # of a chain of couplings; a branch sees half of them
+
+
+def branch() -> nn.Module:
+    """F or G of a 3D coupling."""
+    half = CHANNELS // 2
+    return nn.Sequential(nn.Conv3d(half, half, 3, padding=1), nn.InstanceNorm3d(half), nn.LeakyReLU(0.01))
 
 
 def results(quick: bool) -> Path:

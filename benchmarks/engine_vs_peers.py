@@ -1,5 +1,4 @@
-"""
-One chain of additive couplings, trained four ways: stored, checkpointed, with memcnn, and inverted by this package.
+"""One chain of additive couplings, trained four ways: stored, checkpointed, with memcnn, and inverted by this package.
 
 All four have the same weights and see the same input; their gradients are compared first. The time of a step (forward,
 mean square, backward) is taken in turns, so that a busy machine disturbs all alike. Memory is counted at several depths
@@ -19,7 +18,7 @@ import warnings
 from collections.abc import Callable
 
 import torch
-from common import figure, results, table, write
+from common import CHANNELS, branch, figure, results, table, write
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.checkpoint import checkpoint
@@ -32,8 +31,6 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # memcnn 1.5.2 uses torch.cuda.amp ...
     import memcnn
 warnings.filterwarnings("ignore", message="TypedStorage is deprecated")  # ... and Tensor.storage()
-
-CHANNELS = 32
 
 
 class PlainCoupling(nn.Module):
@@ -59,11 +56,6 @@ class Checkpointed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return checkpoint(self.layer, x, use_reentrant=False)
-
-
-def branch() -> nn.Module:
-    half = CHANNELS // 2
-    return nn.Sequential(nn.Conv3d(half, half, 3, padding=1), nn.InstanceNorm3d(half), nn.LeakyReLU(0.01))
 
 
 CONTENDERS: dict[str, Callable[[int], nn.Module]] = {

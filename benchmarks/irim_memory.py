@@ -1,5 +1,4 @@
-"""
-Memory of training the i-RIM and the RIM at the sizes of the paper, against the number of inference steps.
+"""Memory of training the i-RIM and the RIM at the sizes of the paper, against the number of inference steps.
 
 Table 1 of Putzky and Welling, Invert to Learn to Invert, NeurIPS 2019, was measured on a GPU; here the same step is
 simulated on fake tensors, where only living tensors count. So the offsets differ (the paper's include workspace and
@@ -37,14 +36,7 @@ COLOURS = {"RIM": "#c98500", "stored": "#777777", "inverted": "#00796b"}
 
 
 def irim(size: tuple[int, ...], steps: int, backprop: str) -> nn.Module:
-    return InvertibleRIM(
-        spatial_dims=len(size),
-        steps=steps,
-        channels=64,
-        hidden_channels=(64,) * 10,
-        downsample=(1, 1, 2, 4, 8, 8, 4, 2, 1, 1),
-        backprop=backprop,
-    )
+    return InvertibleRIM(spatial_dims=len(size), steps=steps, backprop=backprop)  # the paper's sizes are the default
 
 
 def shape(size: tuple[int, ...]) -> tuple[int, ...]:

@@ -1,5 +1,4 @@
-"""
-Memory of a training step against depth: a chain of couplings stored, checkpointed and inverted.
+"""Memory of a training step against depth: a chain of couplings stored, checkpointed and inverted.
 
 Simulated on fake tensors, so that a 3D chain of 100 couplings needs no machine that could hold it. Counted are the
 living tensors without parameters and their gradients. The picture of the README.
@@ -13,22 +12,15 @@ import argparse
 from pathlib import Path
 
 import torch
-from common import figure, results, table, write
-from torch import nn
+from common import CHANNELS, branch, figure, results, table, write
 from torch._subclasses import FakeTensorMode
 
 from monai_invertible.autograd import InvertibleSequential
 from monai_invertible.memory import LiveBytes
 from monai_invertible.networks.layers import AdditiveCoupling
 
-CHANNELS = 32
 MODES = {"store": ("stored", "#777777"), "checkpoint": ("checkpointed", "#c98500"), "invert": ("inverted", "#00796b")}
 IMAGE = Path(__file__).parents[1] / "docs" / "images" / "memory_against_depth.png"
-
-
-def branch() -> nn.Module:
-    half = CHANNELS // 2
-    return nn.Sequential(nn.Conv3d(half, half, 3, padding=1), nn.InstanceNorm3d(half), nn.LeakyReLU(0.01))
 
 
 def peak_bytes(depth: int, backprop: str, side: int) -> int:
