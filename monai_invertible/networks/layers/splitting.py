@@ -22,7 +22,7 @@ class ChannelSplit(InvertibleModule):
     Saves nothing, recomputes nothing, exact. In a chain, a merge followed by the same split is left out.
 
     Args:
-        sizes: channels of :math:`x_1` and :math:`x_2`; None for two halves.
+        split: channels of :math:`x_1` and :math:`x_2`; None for two halves.
 
     Shapes: ``(B, C, *spatial)`` to ``(B, C1, *spatial)`` and ``(B, C2, *spatial)``.
 
@@ -30,12 +30,12 @@ class ChannelSplit(InvertibleModule):
         ValueError: the channels do not split as asked.
     """
 
-    def __init__(self, sizes: Sequence[int] | None = None) -> None:
+    def __init__(self, split: Sequence[int] | None = None) -> None:
         super().__init__()
-        self.sizes = None if sizes is None else tuple(sizes)
-        if self.sizes is not None and (len(self.sizes) != 2 or min(self.sizes) < 1):
+        self.split = None if split is None else tuple(split)
+        if self.split is not None and (len(self.split) != 2 or min(self.split) < 1):
             raise ValueError(
-                f"ChannelSplit: split must be two positive channel counts, got {self.sizes}. "
+                f"ChannelSplit: split must be two positive channel counts, got {self.split}. "
                 "Use for example split=(2, 3)."
             )
 
@@ -43,12 +43,12 @@ class ChannelSplit(InvertibleModule):
         """Split the last tensor of the state."""
         *rest, x = state
         channels = x.shape[1]
-        if self.sizes is None and channels % 2:
+        if self.split is None and channels % 2:
             raise ValueError(
                 f"ChannelSplit: channels must be even to split in halves, got {channels}. "
                 f"Use split=({channels // 2}, {channels - channels // 2})."
             )
-        sizes = self.sizes or (channels // 2, channels // 2)
+        sizes = self.split or (channels // 2, channels // 2)
         if sum(sizes) != channels:
             raise ValueError(
                 f"ChannelSplit: split={sizes} needs {sum(sizes)} channels, got {channels}. Choose two sizes that add "
@@ -72,5 +72,5 @@ class _SplitStep(Step):
             isinstance(following, _SplitStep)
             and self.inverse
             and not following.inverse
-            and self.module.sizes == following.module.sizes
+            and self.module.split == following.module.split
         )
