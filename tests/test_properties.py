@@ -15,6 +15,7 @@ import monai_invertible.networks.layers
 import monai_invertible.networks.nets
 from monai_invertible import InvertibleSequential, set_backprop
 from monai_invertible.autograd import BackpropSwitch, Composition, InvertibleModule
+from monai_invertible.autograd.module import as_tuple
 from monai_invertible.memory import LiveBytes
 from monai_invertible.numerics import gradient_error
 from tests.cases import LAYERS, NETS, Case
@@ -42,10 +43,6 @@ def test_every_public_class_has_a_case_and_a_tolerance() -> None:
     layers = public_classes(monai_invertible.autograd, monai_invertible.networks.layers, base=InvertibleModule)
     assert layers - {InvertibleModule, Composition} == set(LAYERS) == set(ROUND_TRIP)
     assert public_classes(monai_invertible.networks.nets, base=nn.Module) == set(NETS)
-
-
-def as_tuple(state: Any) -> tuple[Tensor, ...]:
-    return (state,) if isinstance(state, Tensor) else tuple(state)
 
 
 def difference(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> float:

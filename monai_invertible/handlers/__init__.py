@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from .best_checkpoint_saver import BestCheckpointSaver
-from .checkpoint_reader import CheckpointReader
-from .fastmri_metric_handler import FastMRIMetricHandler
-from .finite_loss_handler import FiniteLossHandler
-from .memory_handler import MemoryHandler
-from .progress_handler import ProgressHandler
-from .reconstruction_saver import ReconstructionSaver
-from .resume_checkpoint_saver import ResumeCheckpointSaver
-from .score_table_saver import ScoreTableSaver
+from monai_invertible.handlers.best_checkpoint_saver import BestCheckpointSaver
+from monai_invertible.handlers.checkpoint_reader import CheckpointReader
+from monai_invertible.handlers.fastmri_metric_handler import FastMRIMetricHandler
+from monai_invertible.handlers.finite_loss_handler import FiniteLossHandler
+from monai_invertible.handlers.memory_handler import MemoryHandler
+from monai_invertible.handlers.progress_handler import ProgressHandler
+from monai_invertible.handlers.reconstruction_saver import ReconstructionSaver
+from monai_invertible.handlers.resume_checkpoint_saver import ResumeCheckpointSaver
+from monai_invertible.handlers.score_table_saver import ScoreTableSaver
 
 __all__ = [
     "BestCheckpointSaver",

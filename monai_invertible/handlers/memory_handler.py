@@ -1,5 +1,4 @@
-"""
-Report the memory of every epoch of a MONAI or Ignite engine.
+"""Report the memory of every epoch of a MONAI or Ignite engine.
 
 Three accounts, because no single one answers every question: the process as the operating system sees it, the CUDA
 allocator if there is one, and, for one iteration, the bytes of living tensors (``LiveBytes``), which is the figure
@@ -22,8 +21,7 @@ __all__ = ["MemoryHandler"]
 
 
 class MemoryHandler:
-    """
-    Ignite handler that logs the peak memory of each epoch and keeps it in ``engine.state.memory``, in bytes:
+    """Ignite handler that logs the peak memory of each epoch and keeps it in ``engine.state.memory``, in bytes:
 
     - ``"process_peak"``: largest resident size of the process; of the epoch on Linux, elsewhere since the start of the
       process; absent on Windows.

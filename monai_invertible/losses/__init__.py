@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .magnitude_l1_loss import MagnitudeL1Loss
-from .subsampled_nmse_loss import SubsampledNMSELoss
+from monai_invertible.losses.magnitude_l1_loss import MagnitudeL1Loss
+from monai_invertible.losses.subsampled_nmse_loss import SubsampledNMSELoss
 
 __all__ = ["MagnitudeL1Loss", "SubsampledNMSELoss"]

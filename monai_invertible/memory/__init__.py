@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from .estimate import estimate_training_step
-from .live_bytes import LiveBytes, PhaseBytes
-from .process_memory import process_peak_bytes, reset_process_peak
-from .report import MemoryReport
+from monai_invertible.memory.estimate import estimate_training_step
+from monai_invertible.memory.live_bytes import LiveBytes, PhaseBytes
+from monai_invertible.memory.process_memory import process_peak_bytes, reset_process_peak
+from monai_invertible.memory.report import MemoryReport
 
 __all__ = [
     "LiveBytes",

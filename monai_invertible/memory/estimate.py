@@ -1,5 +1,4 @@
-"""
-Estimate the memory of a training step before there is a machine that could run it.
+"""Estimate the memory of a training step before there is a machine that could run it.
 
 The step is carried out on fake tensors, which have a shape, a type and a storage size but no numbers: every operation
 of forward and backward takes place, with all its allocations, and none is computed. ``LiveBytes`` counts. So a 3D
@@ -23,8 +22,8 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils._pytree import tree_leaves
 
-from .live_bytes import LiveBytes
-from .report import MemoryReport
+from monai_invertible.memory.live_bytes import LiveBytes
+from monai_invertible.memory.report import MemoryReport
 
 __all__ = ["estimate_training_step"]
 
@@ -41,8 +40,7 @@ def estimate_training_step(
     optimizer: str | None = "adam",
     simulate: bool = True,
 ) -> MemoryReport:
-    """
-    Bytes that one training step (forward, loss, backward) of a network needs, by purpose, and its peak.
+    """Bytes that one training step (forward, loss, backward) of a network needs, by purpose, and its peak.
 
     The step is the first after ``optimizer.zero_grad()``: gradients do not exist before backward, the optimizer's state
     does. The network's output is kept to the end of the step, as a MONAI trainer keeps it. The network given is not

@@ -1,5 +1,4 @@
-"""
-Count the bytes of the tensors that are alive, operation by operation.
+"""Count the bytes of the tensors that are alive, operation by operation.
 
 Training memory is what autograd keeps alive between forward and backward, so the honest figure is neither a formula nor
 a process size but the sum over the living storages. A storage lives as long as anybody holds it: a Python variable, a
@@ -32,8 +31,7 @@ class PhaseBytes(NamedTuple):
 
 
 class LiveBytes(TorchDispatchMode):
-    """
-    Context that counts the bytes of living tensor storages, with their peak.
+    """Context that counts the bytes of living tensor storages, with their peak.
 
     Counted, in bytes, each storage once however many tensors view it:
 

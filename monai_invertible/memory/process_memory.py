@@ -1,5 +1,4 @@
-"""
-The largest memory the process has occupied, as the operating system counts it.
+"""The largest memory the process has occupied, as the operating system counts it.
 
 What ``LiveBytes`` cannot see is in here: kernel workspace, allocator reserve, the interpreter, the data. In return it
 says nothing of what the memory was for, and memory once touched and freed may stay with the process.
@@ -13,8 +12,7 @@ __all__ = ["process_peak_bytes", "reset_process_peak"]
 
 
 def process_peak_bytes() -> int | None:
-    """
-    Highest resident set size of this process in bytes, since its start or since ``reset_process_peak``.
+    """Highest resident set size of this process in bytes, since its start or since ``reset_process_peak``.
 
     None where the system does not tell (Windows).
     """

@@ -11,8 +11,7 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 @dataclass(frozen=True)
 class MemoryReport:
-    """
-    Bytes of the tensors of one training step, as ``estimate_training_step`` finds them; ``str(report)`` is a table.
+    """Bytes of the tensors of one training step, as ``estimate_training_step`` finds them; ``str(report)`` is a table.
 
     Tensors only: no workspace of a kernel, no reserve of an allocator, no framework. Never a measurement of a GPU.
 

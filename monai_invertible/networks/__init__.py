@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from .blocks import ConvolutionalGRU, GatedResidualBlock
-from .layers import AdditiveCoupling, ChannelSplit, GradientUpdate, OrthogonalConvolution, OrthogonalCoupling
-from .nets import InvertibleRIM, MagnitudeUNet, RecurrentInferenceMachine, ZeroFilled
+from monai_invertible.networks.blocks import ConvolutionalGRU, GatedResidualBlock
+from monai_invertible.networks.layers import (
+    AdditiveCoupling,
+    ChannelSplit,
+    GradientUpdate,
+    OrthogonalConvolution,
+    OrthogonalCoupling,
+)
+from monai_invertible.networks.nets import InvertibleRIM, MagnitudeUNet, RecurrentInferenceMachine, ZeroFilled
 
 __all__ = [
     "AdditiveCoupling",

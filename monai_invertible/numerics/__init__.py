@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .gradient_error import gradient_error
-from .inversion_error import inversion_error
+from monai_invertible.numerics.gradient_error import gradient_error
+from monai_invertible.numerics.inversion_error import inversion_error
 
 __all__ = ["gradient_error", "inversion_error"]

@@ -1,5 +1,4 @@
-"""
-How far the gradients of two networks with the same parameters are apart.
+"""How far the gradients of two networks with the same parameters are apart.
 
 The second is the oracle: the same network with ``backprop="store"``, or in double precision. The error of a parameter
 is taken relative to that parameter's own gradient, so that a small one cannot hide behind a large one; yet a parameter
@@ -20,8 +19,7 @@ __all__ = ["gradient_error"]
 def gradient_error(
     network: nn.Module, oracle: nn.Module, run: Callable[[nn.Module], torch.Tensor], *, floor: float = 1e-3
 ) -> float:
-    """
-    Largest relative gradient error over the parameters, ``max|g - o| / max(max|o|, floor * largest max|o|)``.
+    """Largest relative gradient error over the parameters, ``max|g - o| / max(max|o|, floor * largest max|o|)``.
 
     Args:
         network: the network to judge; its ``.grad`` fields are left alone.

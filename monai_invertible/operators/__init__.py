@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .fourier_sampling import FourierSampling
-from .measurement import kspace_scale, magnitude, prepare_measurement, sampling_mask
+from monai_invertible.operators.fourier_sampling import FourierSampling
+from monai_invertible.operators.measurement import kspace_scale, magnitude, prepare_measurement, sampling_mask
 
 __all__ = ["FourierSampling", "kspace_scale", "magnitude", "prepare_measurement", "sampling_mask"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .gated_recurrent_unit import ConvolutionalGRU
-from .gated_residual_block import GatedResidualBlock
+from monai_invertible.networks.blocks.gated_recurrent_unit import ConvolutionalGRU
+from monai_invertible.networks.blocks.gated_residual_block import GatedResidualBlock
 
 __all__ = ["ConvolutionalGRU", "GatedResidualBlock"]

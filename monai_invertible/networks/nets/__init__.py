@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .invertible_rim import InvertibleRIM
-from .magnitude_unet import MagnitudeUNet
-from .recurrent_inference_machine import RecurrentInferenceMachine
-from .zero_filled import ZeroFilled
+from monai_invertible.networks.nets.invertible_rim import InvertibleRIM
+from monai_invertible.networks.nets.magnitude_unet import MagnitudeUNet
+from monai_invertible.networks.nets.recurrent_inference_machine import RecurrentInferenceMachine
+from monai_invertible.networks.nets.zero_filled import ZeroFilled
 
 __all__ = ["InvertibleRIM", "MagnitudeUNet", "RecurrentInferenceMachine", "ZeroFilled"]
