@@ -21,7 +21,11 @@ class MagnitudeL1Loss(_Loss):
     Args:
         reduction: "mean" or "sum" over the samples, or "none".
 
-    Shapes: prediction and target ``(B, 2, *spatial)`` complex or ``(B, 1, *spatial)`` magnitude, each.
+    Shapes: prediction and target ``(B, 2, *spatial)`` complex or ``(B, 1, *spatial)`` magnitude, each, in the same
+    unit. Loss: scalar, or ``(B,)`` without reduction; it has no unit.
+
+    Raises:
+        ValueError: prediction and target of different sizes.
     """
 
     def __init__(self, reduction: LossReduction | str = LossReduction.MEAN) -> None:

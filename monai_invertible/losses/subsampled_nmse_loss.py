@@ -39,6 +39,9 @@ class SubsampledNMSELoss(torch.nn.modules.loss._Loss):
         prediction: (B, C, \\*spatial), or a list or tuple of T of them, one per time step, over which the loss is
         averaged, as the paper does for its RIM. target: (B, C, \\*spatial), in the same unit. Loss: scalar, or (B,)
         without reduction; it has no unit.
+
+    Raises:
+        ValueError: a ratio outside of (0, 1], an unknown denominator, or a prediction of another shape than the target.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class SubsampledNMSELoss(torch.nn.modules.loss._Loss):
         self.denominator = denominator
 
     def forward(self, prediction: torch.Tensor | Sequence[torch.Tensor], target: torch.Tensor) -> torch.Tensor:
+        """The loss."""
         target = self._image(target)
         mask = torch.rand(target.shape[0], 1, *target.shape[2:], device=target.device) < self.ratio
         energy = _sum(target**2 * mask)

@@ -57,6 +57,7 @@ def estimate_training_step(
         simulate: run on fake tensors. False runs a real step on a real copy, for networks that look at their numbers.
 
     Raises:
+        ValueError: an unknown optimizer.
         RuntimeError: when the network needs numbers that fake tensors have not (``.item()`` and the like).
 
     Example::

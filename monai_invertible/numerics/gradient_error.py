@@ -29,6 +29,9 @@ def gradient_error(
 
     Returns:
         The error, a pure number. A parameter without a gradient has a gradient of zero.
+
+    Raises:
+        ValueError: the trainable parameters of the two differ in names or shapes.
     """
     gradients, exact = _gradients(network, run), _gradients(oracle, run)
     shapes = [{name: tuple(g.shape) for name, g in found.items()} for found in (gradients, exact)]

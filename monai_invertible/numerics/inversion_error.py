@@ -27,6 +27,9 @@ def inversion_error(module: Any, *state: torch.Tensor, **context: Any) -> float:
 
     Returns:
         The error, a pure number; accumulated in double precision. Zero for an exact inverse of anything.
+
+    Raises:
+        ValueError: the inverse returns other shapes than those of ``state``.
     """
     there = as_tuple(module.forward(*(x.clone() for x in state), **context))
     back = as_tuple(module.inverse(*there, **context))

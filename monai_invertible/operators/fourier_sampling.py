@@ -39,6 +39,10 @@ class FourierSampling(torch.nn.Module):
         mask: anything that broadcasts to k-space and has as many dimensions; 1 is measured, 0 is not. In 2D,
         (B, 1, 1, W, 1) is one mask of columns per sample and (1, 1, 1, W, 1) the same for all.
         sensitivities: (B, coils, \\*spatial, 2), normally with sum over coils of |S|^2 equal to 1.
+
+    Raises:
+        ValueError: an odd number of channels, a mask without the dimensions of k-space, or sensitivities of another
+            number of coils.
     """
 
     def __init__(self, fft_dims: int = 2) -> None:

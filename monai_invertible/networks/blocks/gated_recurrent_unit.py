@@ -39,6 +39,7 @@ class ConvolutionalGRU(torch.nn.Module):
             torch.nn.init.zeros_(layer.bias)
 
     def forward(self, x: torch.Tensor, h: torch.Tensor | None = None) -> torch.Tensor:
+        """h'."""
         if h is None:
             h = x.new_zeros(x.shape[0], self.channels, *x.shape[2:])
         from_input, from_state = self.input(x).chunk(3, dim=1), self.state(h).chunk(3, dim=1)

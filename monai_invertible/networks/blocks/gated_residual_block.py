@@ -39,6 +39,9 @@ class GatedResidualBlock(torch.nn.Module):
 
     Shapes:
         (B, in_channels, \\*spatial) -> (B, out_channels, \\*spatial), every size at least d.
+
+    Raises:
+        ValueError: a size below d.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class GatedResidualBlock(torch.nn.Module):
         self.up = weight_norm(transposed(channels, up_channels, kernel_size=d, stride=d, bias=False), dim=0)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """G(x)."""
         size = x.shape[2:]
         tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]  # torch.jit has no __all__
         if not tracing and any(s < d for s, d in zip(size, self.downsample, strict=True)):

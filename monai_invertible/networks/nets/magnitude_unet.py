@@ -35,6 +35,9 @@ class MagnitudeUNet(torch.nn.Module):
         kspace: (B, coils, H, W, 2), zero where not sampled. mask: broadcasts to k-space, None: inferred from the
         zeros. sensitivities: (B, coils, H, W, 2), None for one coil. Output: magnitude image (B, 1, H, W) in the unit
         of k-space; like fastMRI's, it may be slightly negative.
+
+    Raises:
+        ValueError: k-space of a volume, or smaller than 2^num_pool_layers; several coils without sensitivities.
     """
 
     def __init__(self, channels: int = 32, *, num_pool_layers: int = 4, drop_prob: float = 0.0) -> None:
@@ -50,6 +53,7 @@ class MagnitudeUNet(torch.nn.Module):
         mask: torch.Tensor | None = None,
         sensitivities: torch.Tensor | None = None,
     ) -> torch.Tensor:
+        """Reconstruct the magnitude image."""
         if kspace.ndim != 5:
             raise ValueError(
                 f"MagnitudeUNet: k-space must be 2D, (B, coils, H, W, 2), got shape {tuple(kspace.shape)}. "

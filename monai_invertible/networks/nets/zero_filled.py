@@ -10,13 +10,16 @@ __all__ = ["ZeroFilled"]
 
 
 class ZeroFilled(nn.Module):
-    """``S^H F^H d``: the inverse Fourier transform of k-space that is zero where it was not sampled. No parameters.
+    """``S^H F^H P d``: the inverse Fourier transform of k-space that is zero where it was not sampled. No parameters.
 
     Args:
         fft_dims: trailing spatial dimensions that are Fourier-encoded.
 
     Shapes: as :class:`~monai_invertible.networks.InvertibleRIM`, k-space ``(B, coils, *spatial, 2)`` to a complex
-    image ``(B, 2, *spatial)``.
+    image ``(B, 2, *spatial)`` in the unit of k-space.
+
+    Raises:
+        ValueError: k-space, mask or sensitivities of wrong shapes.
     """
 
     def __init__(self, fft_dims: int = 2) -> None:
