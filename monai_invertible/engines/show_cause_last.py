@@ -6,6 +6,7 @@ lines of traceback. A bundle that calls this function in its ``initialize`` says
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from types import TracebackType
@@ -27,8 +28,16 @@ def show_cause_last() -> None:
         while str(cause).startswith(_WRAPPERS) and cause.__cause__ is not None:
             cause = cause.__cause__
         if cause is not error:
-            text = "".join(traceback.format_exception_only(type(cause), cause)).strip()
-            print(f"\nerror: {text}", file=sys.stderr)
+            print(f"\nerror: {_say(cause)}", file=sys.stderr)
 
     hook.shows_cause_last = True  # type: ignore[attr-defined]
     sys.excepthook = hook
+
+
+def _say(error: BaseException) -> str:
+    """The type and message of an error; of one in a ``DataLoader``'s process, those in the traceback it sent."""
+    text = "".join(traceback.format_exception_only(type(error), error)).strip()
+    if "in DataLoader worker" in text.partition("\n")[0]:
+        sent = [line for line in text.splitlines() if re.match(r"[\w.]+(Error|Exception): ", line)]
+        text = next((line for line in reversed(sent[1:]) if not line.partition(": ")[2].startswith(_WRAPPERS)), text)
+    return text

@@ -583,3 +583,10 @@ def test_what_the_model_zoo_asks_for() -> None:
         assert (BUNDLE / name).is_file(), name
     assert not list(BUNDLE.rglob("*.py"))  # the code is in the package
     assert (BUNDLE / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+
+
+def test_readme_names_every_config_file() -> None:
+    text = (BUNDLE / "docs/README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"\$CONFIGS/(\w+\.json)", text)) <= {file.name for file in CONFIGS}
+    missing = [file.name for file in CONFIGS if f"`{file.name}`" not in text and file.name != "metadata.json"]
+    assert not missing

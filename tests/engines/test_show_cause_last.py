@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from monai.data import DataLoader, Dataset
 
 from monai_invertible.engines import show_cause_last
 
@@ -44,3 +45,21 @@ def test_the_last_line_is_the_cause(capsys: pytest.CaptureFixture) -> None:
 def test_others_are_left_alone(error: BaseException, capsys: pytest.CaptureFixture) -> None:
     show_cause_last()
     assert shown(error, capsys)[-1].startswith(type(error).__name__)
+
+
+def read(index: int) -> int:
+    raise ValueError(f"file{index}.h5: k-space must be finite")
+
+
+def test_cause_in_another_process(capsys: pytest.CaptureFixture) -> None:
+    """PyTorch sends an error of a ``DataLoader``'s process as text."""
+    loader = DataLoader(Dataset([3], transform=read), num_workers=1)
+    try:
+        try:
+            next(iter(loader))
+        except RuntimeError as error:
+            raise RuntimeError("Failed to evaluate ConfigExpression: x") from error
+    except RuntimeError as error:
+        failure = error
+    show_cause_last()
+    assert shown(failure, capsys)[-1] == "error: ValueError: file3.h5: k-space must be finite"
