@@ -45,13 +45,17 @@ def sampling_mask(kspace: torch.Tensor, columns: bool = True) -> torch.Tensor:
 
 
 def kspace_scale(zero_filled: torch.Tensor) -> torch.Tensor:
-    """The scale of each sample, (B, 1, .., 1): standard deviation of its zero-filled image over channels and space.
+    """The scale of each sample, (B, 1, .., 1): the mean magnitude of its zero-filled image, weighted by the magnitude.
 
-    Dividing by it makes a network independent of the unit of the k-space. It is never below the smallest normal
-    number, so an empty measurement stays zero (0 / scale = 0, output x scale = 0) and gives no NaN.
+    sum |z|^2 / sum |z|. Dividing by it makes a network independent of the unit of the k-space, and of how much air
+    surrounds the body: a crop has the scale of the whole image, which a standard deviation (the authors' choice, over
+    a central crop) has not. It is never below the smallest normal number, so an empty measurement stays zero
+    (0 / scale = 0, output x scale = 0) and gives no NaN.
     """
-    std = zero_filled.std(dim=list(range(1, zero_filled.ndim)), unbiased=False, keepdim=True)
-    return std.clamp_min(torch.finfo(std.dtype).tiny)
+    z = magnitude(zero_filled).flatten(1)
+    tiny = torch.finfo(z.dtype).tiny
+    scale = z.square().sum(1) / z.sum(1).clamp_min(tiny)
+    return scale.clamp_min(tiny).view(-1, *[1] * (zero_filled.ndim - 1))
 
 
 def prepare_measurement(
@@ -67,6 +71,9 @@ def prepare_measurement(
         kspace: (B, coils, \\*spatial, 2), zero where not sampled.
         mask: see :class:`FourierSampling`; None infers it by :func:`sampling_mask`.
         sensitivities: (B, coils, \\*spatial, 2); may be None for a single coil.
+
+    Raises:
+        ValueError: k-space that is not (B, coils, \\*spatial, 2), or several coils without sensitivities.
     """
     if kspace.ndim < 4 or kspace.shape[-1] != 2:
         raise ValueError(

@@ -33,7 +33,7 @@ class InvertibleRIM(ScriptedByTrace):
 
     Differences from the paper's published code: the gradient is taken once per step before :math:`h_t`, as in the paper
     (the code takes one more); the inverse runs the steps in reverse order (the code's does not); the data are scaled by
-    the standard deviation of the zero-filled image, and the result is scaled back.
+    the weighted mean magnitude of the zero-filled image (``kspace_scale``), and the result is scaled back.
 
     Args:
         spatial_dims: 2 for slices, 3 for volumes.

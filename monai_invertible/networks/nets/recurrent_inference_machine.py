@@ -26,7 +26,7 @@ class RecurrentInferenceMachine(BackpropSwitch):
     (in the authors' published code it is lost between steps). Convolutions pad by replication and are initialised
     Kaiming-normal. 94,464 parameters with 64 channels in 2D.
 
-    The data are divided by the standard deviation of the zero-filled image, and the estimates multiplied by it.
+    The data are divided by the scale of the zero-filled image (``kspace_scale``), and the estimates multiplied by it.
 
     Memory for training grows linearly with ``steps``: every step stores its activations ("store"), or the 2 + 2
     ``channels`` maps of its state, from which backward recomputes the step ("checkpoint"). Parameters, ``state_dict``
@@ -44,6 +44,9 @@ class RecurrentInferenceMachine(BackpropSwitch):
         zeros. sensitivities: (B, coils, \\*spatial, 2), None for one coil. Output: complex image (B, 2, \\*spatial) in
         the unit of k-space; in training mode a tuple of the T estimates, because the paper's loss is averaged over
         time: losses such as :class:`monai_invertible.losses.SubsampledNMSELoss` take it as it is.
+
+    Raises:
+        ValueError: no steps, an unknown ``backprop``; k-space, mask or sensitivities of wrong shapes.
     """
 
     backprop_modes = ("store", "checkpoint")  # its update is not invertible
@@ -81,6 +84,7 @@ class RecurrentInferenceMachine(BackpropSwitch):
         mask: torch.Tensor | None = None,
         sensitivities: torch.Tensor | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """Reconstruct the complex image; in training mode the estimates of all steps."""
         zero_filled, mask, scale = prepare_measurement(self.operator, kspace, mask, sensitivities)
         eta = torch.zeros_like(zero_filled)
         h1 = h2 = None
