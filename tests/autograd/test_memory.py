@@ -57,6 +57,18 @@ def test_checkpoint_keeps_the_input_of_each_layer():
     assert 19 <= kept <= 22
 
 
+def test_peak_with_tensors_that_backward_never_asks_for():
+    """A result that nobody uses, such as a monitor's, is computed again as well, but does not pile up."""
+
+    class Monitored(nn.Sequential):
+        def forward(self, x):
+            torch.tanh(self[0](x)).square().exp()
+            return super().forward(x)
+
+    shallow, deep = (measure(coupling_chain(n, lambda: Monitored(*wide_branch())))[1] for n in (3, 12))
+    assert deep == pytest.approx(shallow, abs=0.1)
+
+
 def test_buffers_that_nobody_changes_are_not_copied():
     class WithTable(nn.Conv1d):
         def __init__(self):
