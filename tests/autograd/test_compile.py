@@ -159,7 +159,7 @@ def test_no_grad():
         torch.testing.assert_close(found, chain(example()))
 
 
-@pytest.mark.filterwarnings("error:The .grad attribute of a Tensor")  # it would come from compiling the engine's hooks
+@torch._dynamo.config.patch(fail_on_recompile_limit_hit=True)  # as compiling the engine's hooks would
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compiled_branches_in_the_eager_engine(backend):
     """Other sizes and layouts compile anew; the recomputation must find the same kernels."""

@@ -143,6 +143,25 @@ def test_retained_graph_keeps_no_more_than_three_activations():
         assert live.current == 0
 
 
+def test_the_output_is_let_go_on_the_way_back_unless_the_graph_is_retained():
+    chain = coupling_chain(4, wide_branch)
+    x = example(*SHAPE)
+
+    def alive_in_the_first_layer(retain_graph):
+        seen = []
+        parameter = chain[0].f[0].weight
+        handle = parameter.register_hook(lambda grad: seen.append(live.current))
+        with LiveBytes() as live:
+            total = chain(x).sum()
+            total.backward(retain_graph=retain_graph)
+        handle.remove()
+        return seen[0] / x.nbytes
+
+    alive_in_the_first_layer(False)  # gradients exist from here on
+    saved = alive_in_the_first_layer(True) - alive_in_the_first_layer(False)
+    assert saved >= 1
+
+
 def test_failed_backward_leaves_nothing_behind():
     class Fails(nn.Conv1d):
         failing = False
