@@ -39,12 +39,15 @@ class Reference(NamedTuple):
     version: int
 
 
-class Placeholder(NamedTuple):
+class Placeholder:
     """A saved tensor that will be computed again: the ``position``-th that step number ``step`` of ``walk`` saved."""
 
-    walk: Walk
-    step: int
-    position: int
+    __slots__ = ("__weakref__", "position", "step", "walk")
+
+    def __init__(self, walk: Walk, step: int, position: int) -> None:
+        self.walk = walk
+        self.step = step
+        self.position = position
 
 
 class Spec(NamedTuple):
@@ -85,6 +88,7 @@ class Walk:
         self.context_tensors = [Reference(t, version(t)) for t in tree_leaves(self.context) if isinstance(t, Tensor)]
         self.records: list[Record] = []
         self.output: Any = None  # the node that keeps the chain's output, the one activation a chain keeps
+        self.served: weakref.ref[Placeholder] | None = None  # whose tensor was handed over last
         self.state: tuple[Tensor, ...] = ()  # the inputs of step number `position`, or the chain's output
         self.position = len(steps)
 
@@ -125,11 +129,13 @@ class Walk:
         record.specs.append(Spec(tensor.shape, tensor.dtype, None if key in record.state else reference.version))
         return Placeholder(self, len(self.records) - 1, len(record.specs) - 1)
 
-    def fetch(self, step: int, position: int) -> Tensor:
+    def fetch(self, placeholder: Placeholder) -> Tensor:
         """The tensor behind a placeholder; walks back as far as it takes.
 
-        Each is handed over once, so that it can be freed early.
+        Each is handed over once, so that it can be freed early. Autograd frees the placeholders of a graph that it does
+        not retain as it goes; then nobody will start again from the chain's output, and that is let go as well.
         """
+        step, position = placeholder.step, placeholder.position
         record = self.records[step]
         if record.running is not None:  # a branch that itself calls torch.autograd.grad
             return unpack(record.running[position])
@@ -142,10 +148,18 @@ class Walk:
             while self.position > step:
                 if self.position < len(self.steps):
                     self.records[self.position].values.clear()
+                if self.served is not None and self.served() is None:
+                    self.output = None
                 self._step_back()
+        self.served = weakref.ref(placeholder)
         return unpack(record.values.pop(position))
 
     def _output(self) -> tuple[Tensor, ...]:
+        if self.output is None and self.state:
+            raise RuntimeError(
+                "InvertibleSequential: trying to backward through the chain a second time, but its output has been "
+                "freed. Use retain_graph=True the first time."
+            )
         if self.output is None:
             raise RuntimeError(
                 "InvertibleSequential: a branch differentiated through the layers before it while the chain was still "
@@ -220,7 +234,7 @@ class Walk:
 def unpack(packed: Reference | Placeholder) -> Tensor:
     """Called by autograd when backward needs a saved tensor."""
     if isinstance(packed, Placeholder):
-        return packed.walk.fetch(packed.step, packed.position)
+        return packed.walk.fetch(packed)
     if version(packed.tensor) != packed.version:
         raise RuntimeError(
             "InvertibleSequential: one of the variables needed for gradient computation has been modified by an "

@@ -221,8 +221,8 @@ def _restore(items: dict[Any, Any], before: dict[Any, Any]) -> None:
 
 
 def version(tensor: Tensor) -> int:
-    """How often the tensor was changed in place, as far as that is counted."""
-    return 0 if tensor.is_inference() else tensor._version
+    """How often the tensor was changed in place, as far as that is counted (a compiler sees to it by itself)."""
+    return 0 if torch.compiler.is_compiling() or tensor.is_inference() else tensor._version
 
 
 def storage(tensor: Tensor) -> int:

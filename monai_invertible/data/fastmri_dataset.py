@@ -34,6 +34,8 @@ def open_fastmri(path: str | os.PathLike) -> Iterator[Any]:
     try:
         with h5py.File(path, "r") as file:
             yield file
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise OSError(
             f"{path}: the HDF5 file cannot be read ({error}); most likely its download is incomplete. "

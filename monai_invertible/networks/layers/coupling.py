@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_invertible.autograd.module import Composition, Step
+from monai_invertible.autograd.replay import version
 from monai_invertible.networks.layers.splitting import ChannelSplit
 
 __all__ = ["AdditiveCoupling", "ShiftStep"]
@@ -96,9 +97,9 @@ class ShiftStep(Step):
     def shift(self, *state: Tensor, **context: Any) -> Tensor:
         """What the target is moved by."""
         source = state[self.source]
-        version = version_of(source)
+        before = version(source)
         shift = self.module(source, **named_context(self.module, context))
-        if version_of(source) != version:
+        if version(source) != before:
             raise RuntimeError(
                 f"AdditiveCoupling: branch {type(self.module).__name__} changed its input in place, but the coupling "
                 "needs it unchanged. Use inplace=False in the first operation of the branch."
@@ -116,11 +117,6 @@ class ShiftStep(Step):
         moved = list(state)
         moved[self.target] = (target - shift if back else target + shift).to(target.dtype)
         return tuple(moved)
-
-
-def version_of(tensor: Tensor) -> int:
-    """How often the tensor was changed in place, where that is counted (the compiler sees such changes by itself)."""
-    return 0 if torch.compiler.is_compiling() or tensor.is_inference() else tensor._version
 
 
 def named_context(branch: nn.Module, context: dict[str, Any]) -> dict[str, Any]:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from monai_invertible.autograd import InvertibleModule, InvertibleSequential
-from monai_invertible.autograd.export import ScriptedByTrace
 from monai_invertible.networks.blocks.gated_residual_block import GatedResidualBlock
 from monai_invertible.networks.layers.gradient_update import GradientUpdate
 from monai_invertible.networks.layers.orthogonal_coupling import OrthogonalCoupling
+from monai_invertible.networks.scripting import ScriptedByTrace
 from monai_invertible.operators import FourierSampling, prepare_measurement
 
 __all__ = ["InvertibleRIM"]
@@ -118,7 +118,7 @@ class InvertibleRIM(ScriptedByTrace):
         state = self.chain(state, **context)
         return state[:, : self.image_channels].unflatten(1, (-1, 2)).mean(1) * scale
 
-    def example_inputs(self) -> tuple[Tensor, ...]:
+    def example_input(self) -> Tensor:
         """A small measurement, on the network's device."""
         device = next(self.parameters()).device
-        return (torch.randn(1, 1, *(8,) * (self.spatial_dims - 2), 64, 64, 2, device=device),)
+        return torch.randn(1, 1, *(8,) * (self.spatial_dims - 2), 64, 64, 2, device=device)

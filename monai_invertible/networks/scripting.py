@@ -15,15 +15,15 @@ __all__ = ["ScriptedByTrace"]
 
 
 class ScriptedByTrace(nn.Module):
-    """A network whose TorchScript is the trace of an evaluation on :meth:`example_inputs`, for other sizes too."""
+    """A network whose TorchScript is the trace of an evaluation on :meth:`example_input`, for other sizes too."""
 
-    def example_inputs(self) -> tuple[Tensor, ...]:
-        """Inputs to trace with."""
-        raise NotImplementedError(f"{type(self).__name__}: define example_inputs() to be scripted.")
+    def example_input(self) -> Tensor:
+        """What to trace with; the script takes this one input."""
+        raise NotImplementedError(f"{type(self).__name__}: define example_input() to be scripted.")
 
     def __prepare_scriptable__(self) -> nn.Module:
         with torch.no_grad():
-            trace: Any = torch.jit.trace(self, self.example_inputs(), check_trace=False)
+            trace: Any = torch.jit.trace(self, self.example_input(), check_trace=False)
         return _Traced(trace)
 
 
