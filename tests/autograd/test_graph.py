@@ -69,6 +69,27 @@ def test_intermediate_leaked_into_the_loss(kept):
     assert_same(coupling_chain(3, Leaking), step)
 
 
+def test_side_graph_dropped_before_the_backward_of_the_chain():
+    """Its end says nothing about the chain's graph, which is used twice afterwards."""
+
+    class Monitored(Leaking):
+        def forward(self, x):
+            y = super().forward(x)
+            self.monitor = torch.sigmoid(self.hidden).exp()
+            return y
+
+    def step(net):
+        x = example().requires_grad_()
+        y, g = net(x), net[0].g
+        side = torch.autograd.grad(g.monitor.sum(), g.hidden, retain_graph=True)[0]
+        g.monitor = None
+        loss(y).backward(retain_graph=True)
+        loss(y).backward()
+        return [x.grad, side]
+
+    assert_same(coupling_chain(3, Monitored), step)
+
+
 def test_captured_tensor_gets_its_gradient():
     def step(net):
         leaf = torch.full((1,), 0.7, dtype=torch.float64, requires_grad=True)
