@@ -141,7 +141,7 @@ class Walk:
             return unpack(record.running[position])
         if position not in record.values:
             if self.position < step or not self.state:
-                self.state, self.position = self._output(), len(self.steps)
+                self.state, self.position, self.served = self._output(), len(self.steps), None
             if self.position == step:  # asked for a second time
                 with torch.no_grad(), record.environment.replay():
                     self._capture(record, record.step.forward, *self.state, **self.context)
