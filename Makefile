@@ -51,7 +51,10 @@ bench: env ## measure memory and time against the alternatives
 notebooks: $(NOTEBOOKS) ## run the tutorials that have changed and write them as tutorials/*.ipynb
 
 tutorials/%.ipynb: tutorials/%.py | $(ENV)
-	$(BIN)/jupytext --quiet --to notebook --set-kernel python3 --execute --output $@ $<
+	@echo 'Running $< (some minutes) ...'
+	@$(BIN)/jupytext --quiet --to notebook --set-kernel python3 --output $@.part.ipynb $<
+	@$(BIN)/jupyter execute --inplace --timeout=-1 $@.part.ipynb || { rm $@.part.ipynb; exit 1; }
+	@mv $@.part.ipynb $@
 
 clean: ## remove all that these targets made, but for .venv and the notebooks
 	rm -rf build dist demo *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -98,8 +98,8 @@ for key, value in train_items[0].items():
 # - `LoadFastMRId` reads the k-space of a slice,
 # - `CropKspaced` cuts out a part of the *image* and computes the k-space which that part would have,
 # - `ReferenceImaged` computes the image of the complete k-space: the target of the training,
-# - `UndersampleKspaced` keeps the columns of k-space that a four times faster scan would have measured, and all columns
-#   in the centre, which hold the coarse structure. The rest becomes zero.
+# - `UndersampleKspaced` keeps the columns of k-space that a four times faster scan would have measured: all columns in
+#   the centre, which hold the coarse structure, and others at random; on average, every fourth. The rest becomes zero.
 #
 # Whole images are used for validation, always with the same mask for the same file.
 
@@ -148,7 +148,7 @@ panels = {
     "k-space, measured columns": (logarithm(item["kspace"]), {"vmin": -7}),
     "image of all columns": (full, {"vmax": full.max()}),
     "zero-filled image": (picture(zero_filled), {"vmax": full.max()}),
-    "difference": ((picture(zero_filled) - full).abs(), {"vmax": full.max()}),
+    "difference, twice as bright": ((picture(zero_filled) - full).abs(), {"vmax": full.max() / 2}),
 }
 
 figure, axes = plt.subplots(2, 3, figsize=(9, 6.4), layout="constrained")
@@ -300,6 +300,9 @@ figure.savefig(folder / "reconstruction.png")
 plt.show()
 
 # %% [markdown]
+# So short a training of so small a network removes artefacts, above all around the head, and sharpens edges. Fine
+# detail needs a larger network and more training.
+#
 # ## Scores
 #
 # fastMRI compares whole volumes by three scores: the normalised mean squared error (NMSE; lower is better), the peak
