@@ -22,9 +22,9 @@ from common import machine, results, table
 CONFIGS = Path(__file__).resolve().parents[1] / "bundles" / "fastmri_irim_reconstruction" / "configs"
 # Name: model file, overrides of its network, epochs (quick, long). One epoch is 64 crops of the training slices.
 NETWORKS: dict[str, tuple[str, dict[str, Any], tuple[int, int]]] = {
-    "i-RIM": ("small", {}, (10, 40)),
-    "RIM": ("rim", {"steps": 6, "channels": 16}, (10, 40)),
-    "U-Net": ("unet", {"channels": 16}, (10, 40)),
+    "i-RIM": ("small", {}, (8, 40)),
+    "RIM": ("rim", {"steps": 6, "channels": 16}, (8, 40)),
+    "U-Net": ("unet", {"channels": 16}, (8, 40)),
 }
 
 
