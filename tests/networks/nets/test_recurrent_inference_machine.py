@@ -11,7 +11,7 @@ from monai.engines import SupervisedTrainer
 
 from monai_invertible.losses import SubsampledNMSELoss
 from monai_invertible.networks.nets import RecurrentInferenceMachine
-from monai_invertible.operators import FourierSampling
+from monai_invertible.operators import FourierSampling, kspace_scale
 
 
 def measurement(spatial=(8, 10), coils=1, batch=2, dtype=torch.float64, seed=0):
@@ -52,7 +52,7 @@ def test_the_first_step_by_hand():
     kspace, mask, _, _ = measurement()
     network = small()
     zero_filled = FourierSampling().adjoint(kspace, mask)
-    scale = zero_filled.std((1, 2, 3), unbiased=False, keepdim=True)
+    scale = kspace_scale(zero_filled)
     zero = torch.zeros_like(zero_filled)
     x = network.conv1(torch.cat([zero, -zero_filled / scale], 1)).relu()  # the gradient at 0 is -A^H d
     x = network.gru2(network.conv2(network.gru1(x)).relu())
