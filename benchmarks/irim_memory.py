@@ -132,7 +132,7 @@ def main() -> None:
     if options.real:
         size = SMALL_VOLUME
         real = []
-        for t in steps if options.quick else (1, 8):
+        for t in steps[-1:]:
             r = real_step(size, t)
             own = estimate_training_step(lambda t=t: irim(size, t, "invert"), shape(size))  # type: ignore[misc]
             held = own.parameters + own.optimizer + own.gradients
