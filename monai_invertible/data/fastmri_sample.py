@@ -16,19 +16,17 @@ from typing import Any
 import numpy as np
 
 from monai_invertible.data.atomic_path import atomic_path
-from monai_invertible.data.sample_anatomy import random_brain_slices, random_smooth_field
+from monai_invertible.data.sample_anatomy import TEMPLATE_NOTICE, random_brain_slices, random_smooth_field
+from monai_invertible.data.sample_folder import prepare_sample_folder
 
 __all__ = ["write_fastmri_sample"]
 
-_NOTE = "SAMPLE_DATA.md"  # marks a folder as ours: only such a folder is ever overwritten
-_NOTE_TEXT = """# Sample data in fastMRI's single-coil format
+_NOTE = f"""# Sample data in fastMRI's single-coil format
 
 Simulated from real images; not fastMRI data, and no score on it compares with a published one.
 
-- Anatomy: randomly deformed slices of the MNI152 2009a T1 template (McConnell Brain Imaging Centre, Montreal
-  Neurological Institute, McGill University; ICBM licence: free use, copy and distribution with this notice;
-  distributed with nilearn, BSD-3). The last test volume is an echo-planar scan of another person (distributed with
-  nibabel, MIT).
+- Anatomy: randomly deformed slices of the T1 image of the {TEMPLATE_NOTICE}.
+  The last test volume is an echo-planar scan of another person (distributed with nibabel, MIT).
 - k-space: Fourier transform of the slice with a smooth phase, plus complex Gaussian noise (an inverse crime).
 - All subjects come from the same template: they share its anatomy.
 
@@ -77,10 +75,7 @@ def write_fastmri_sample(
             "write_fastmri_sample: size must be even and at least 16, slices at least 1, subjects at least 0, got "
             f"size={size}, slices={slices}, train={train}, val={val}, test={test}. Use for example size=64."
         )
-    directory = Path(directory)
-    _clear(directory, overwrite)
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / _NOTE).write_text(_NOTE_TEXT, encoding="utf-8")
+    directory = prepare_sample_folder(directory, _NOTE, [f"{name}/*.h5" for name in _SPLITS], overwrite)
     total = train + val + test
     number = 0
     for split, (name, count) in enumerate(zip(_SPLITS, (train, val, test), strict=True)):
@@ -94,23 +89,6 @@ def write_fastmri_sample(
             if progress is not None:
                 progress(f"[{number}/{total}] {path}")
     return {name: directory / name for name in _SPLITS}
-
-
-def _clear(directory: Path, overwrite: bool) -> None:
-    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
-        return
-    if not (directory / _NOTE).is_file():
-        raise FileExistsError(
-            f"sample data: {directory} is not empty and was not written by this command, so it is never overwritten. "
-            "Choose another directory."
-        )
-    if not overwrite:
-        raise FileExistsError(
-            f"sample data: {directory} holds a sample set already. Use it, choose another directory, or give "
-            "--overwrite (overwrite=True)."
-        )
-    for path in (file for name in _SPLITS for file in (directory / name).glob("*.h5")):
-        path.unlink()
 
 
 def _write_volume(

@@ -1,7 +1,7 @@
 """Real MRI that ships inside ordinary Python packages, deformed into different subjects.
 
-- The MNI152 2009a T1 template (197 x 233 x 189, 1 mm, skull stripped) in nilearn's wheel: Fonov et al., NeuroImage 47,
-  2009.
+- The MNI152 2009a T1 template (197 x 233 x 189, 1 mm, skull stripped) in nilearn's wheel, and its maps of the fractions
+  of grey and white matter: Fonov et al., NeuroImage 47, 2009.
 - An echo-planar scan of one person (128 x 96 x 24, 2 x 2 x 2.2 mm) among nibabel's test data.
 
 Both are read by path: nilearn is not imported, nothing is downloaded. A subject is x -> intensity(template(zoom x +
@@ -18,23 +18,25 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["random_smooth_field", "random_brain_slices"]
+__all__ = ["TEMPLATE_NOTICE", "load_scan", "random_smooth_field", "random_brain_slices"]
+
+TEMPLATE_NOTICE = """MNI152 2009a template (McConnell Brain Imaging Centre, Montreal Neurological Institute, McGill
+  University; ICBM licence: free use, copy and distribution with this notice; distributed with nilearn, BSD-3)"""
+
+_MNI = "datasets/data/mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
 
 # package, path inside it, voxel size in mm, centre of the brain in voxels; axes left-right, posterior-anterior, upwards
 _SCANS: dict[str, tuple[str, str, tuple[float, ...], tuple[float, ...]]] = {
-    "t1": (
-        "nilearn",
-        "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz",
-        (1.0, 1.0, 1.0),
-        (98.0, 116.0, 88.0),
-    ),
+    "t1": ("nilearn", _MNI.format("t1"), (1.0, 1.0, 1.0), (98.0, 116.0, 88.0)),
+    "gm": ("nilearn", _MNI.format("gm"), (1.0, 1.0, 1.0), (98.0, 116.0, 88.0)),
+    "wm": ("nilearn", _MNI.format("wm"), (1.0, 1.0, 1.0), (98.0, 116.0, 88.0)),
     "epi": ("nibabel", "tests/data/example4d.nii.gz", (2.0, 2.0, 2.2), (64.0, 47.0, 13.0)),
 }
 
 
 @cache
-def _load(scan: str, blur: float) -> Any:
-    """Spline coefficients of the scan, scaled to [0, 1] and blurred by ``blur`` voxels."""
+def load_scan(scan: str, blur: float = 0.0, order: int = 3) -> Any:
+    """Spline coefficients of the scan, scaled to [0, 1] and blurred by ``blur`` voxels; of order 1: its values."""
     import nibabel
     from scipy.ndimage import gaussian_filter, spline_filter
 
@@ -49,7 +51,7 @@ def _load(scan: str, blur: float) -> Any:
     volume = np.asarray(image.dataobj, dtype=np.float32)
     volume = volume[..., 0] if volume.ndim == 4 else volume
     volume = gaussian_filter(volume / volume.max(), blur) if blur > 0 else volume / volume.max()
-    return spline_filter(volume, order=3, output=np.float32)
+    return spline_filter(volume, order=order, output=np.float32) if order > 1 else volume
 
 
 def random_smooth_field(shape: Sequence[int], rng: np.random.Generator, order: int = 5) -> np.ndarray:
@@ -84,7 +86,7 @@ def random_brain_slices(
     from scipy.ndimage import map_coordinates
 
     _, _, voxel, centre = _SCANS[scan]
-    coefficients = _load(scan, round(0.4 * np.sqrt(max(pixel**2 - voxel[0] ** 2, 0.0)) / voxel[0], 3))
+    coefficients = load_scan(scan, round(0.4 * np.sqrt(max(pixel**2 - voxel[0] ** 2, 0.0)) / voxel[0], 3))
     slices, rows, columns = (np.arange(n, dtype=np.float32) - n // 2 for n in shape)
     offsets = np.meshgrid(
         slices * slice_gap + rng.uniform(-4.0, 4.0), -rows * pixel, columns * pixel, indexing="ij", sparse=True

@@ -148,10 +148,10 @@ def test_missing_images_name_the_package(tmp_path: Path, monkeypatch: pytest.Mon
     from monai_invertible.data import sample_anatomy
 
     monkeypatch.setitem(sample_anatomy._SCANS, "t1", ("no_such_package", "x.nii", (1.0,) * 3, (0.0,) * 3))
-    sample_anatomy._load.cache_clear()
+    sample_anatomy.load_scan.cache_clear()
     with pytest.raises(FileNotFoundError, match="pip install no_such_package"):
         small(tmp_path)
-    sample_anatomy._load.cache_clear()
+    sample_anatomy.load_scan.cache_clear()
 
 
 def test_global_random_states_are_left_alone(tmp_path: Path) -> None:
