@@ -18,8 +18,19 @@ from monai_invertible.networks.layers import (
     GradientUpdate,
     OrthogonalConvolution,
     OrthogonalCoupling,
+    OrthogonalDownsample,
+    ResidualCoupling,
+    SpaceToChannel,
 )
-from monai_invertible.networks.nets import InvertibleRIM, MagnitudeUNet, RecurrentInferenceMachine, ZeroFilled
+from monai_invertible.networks.nets import (
+    FullyInvertibleUNet,
+    InvertibleRIM,
+    MagnitudeUNet,
+    PartiallyInvertibleUNet,
+    PlainUNet,
+    RecurrentInferenceMachine,
+    ZeroFilled,
+)
 from monai_invertible.operators import FourierSampling
 
 
@@ -62,6 +73,14 @@ def gated(dims: int) -> nn.Module:
     return GatedResidualBlock(dims, 2, 3, 4, downsample=(1, 2, 2)[-dims:])
 
 
+def perturbed(layer: nn.Module) -> nn.Module:
+    """With other parameters than those it starts with."""
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+    return layer
+
+
 LAYERS: dict[type[InvertibleModule], list[Case]] = {
     AdditiveCoupling: [
         Case(lambda: AdditiveCoupling(branch(2), branch(2)), ((2, 4, 5, 6),)),
@@ -81,6 +100,21 @@ LAYERS: dict[type[InvertibleModule], list[Case]] = {
     OrthogonalCoupling: [
         Case(lambda: OrthogonalCoupling(5, gated(2), split=(2, 3)), ((2, 5, 5, 7),)),
         Case(lambda: OrthogonalCoupling(5, gated(3), split=(2, 3)), ((1, 5, 3, 5, 4),)),
+    ],
+    OrthogonalDownsample: [
+        Case(lambda: perturbed(OrthogonalDownsample(2, (2, 2))), ((2, 2, 4, 6),)),
+        Case(lambda: perturbed(OrthogonalDownsample(1, (1, 2, 3), orthogonal_map="matrix_exp")), ((1, 1, 2, 4, 3),)),
+        Case(lambda: perturbed(OrthogonalDownsample(3, (4,), orthogonal_map="householder")), ((2, 3), (2, 3, 8))),
+    ],
+    ResidualCoupling: [
+        Case(lambda: ResidualCoupling(2, 4), ((2, 4, 5, 6),)),
+        Case(
+            lambda: ResidualCoupling(3, 5, kernel_size=(1, 3, 3), norm=("group", {"num_groups": 1})), ((1, 5, 3, 4, 2),)
+        ),
+    ],
+    SpaceToChannel: [
+        Case(lambda: SpaceToChannel((2, 2)), ((2, 3, 4, 6),)),
+        Case(lambda: SpaceToChannel((1, 2, 3)), ((2, 1, 3), (1, 2, 2, 4, 3))),
     ],
     GradientUpdate: [
         Case(
@@ -107,6 +141,21 @@ LAYERS: dict[type[InvertibleModule], list[Case]] = {
 }
 
 NETS: dict[type[nn.Module], list[Case]] = {
+    FullyInvertibleUNet: [
+        Case(lambda: FullyInvertibleUNet(2, 1, 2, (4, 8, 16), (2, 2)), ((2, 1, 9, 8),)),
+        Case(
+            lambda: FullyInvertibleUNet(3, 2, 3, (4, 8), ((1, 2, 2),), downsample="cayley", vae_size=(4, 5, 6)),
+            ((2, 2, 4, 5, 6),),
+        ),
+    ],
+    PartiallyInvertibleUNet: [
+        Case(lambda: PartiallyInvertibleUNet(2, 1, 2, (4, 8, 16), (2, 2)), ((2, 1, 9, 8),)),
+        Case(lambda: PartiallyInvertibleUNet(3, 2, 3, (4, 8), ((1, 2, 2),), vae_size=(4, 5, 6)), ((2, 2, 4, 5, 6),)),
+    ],
+    PlainUNet: [
+        Case(lambda: PlainUNet(2, 1, 2, (4, 8, 16), (2, 2)), ((2, 1, 9, 8),)),
+        Case(lambda: PlainUNet(3, 2, 3, (4, 8), ((1, 2, 2),), vae_size=(4, 5, 6)), ((2, 2, 4, 5, 6),)),
+    ],
     InvertibleRIM: [
         Case(lambda: InvertibleRIM(2, 2, channels=6, hidden_channels=4, downsample=(1, 2)), ((2, 1, 9, 10, 2),)),
         Case(lambda: InvertibleRIM(3, 2, channels=6, hidden_channels=4, downsample=(2,)), ((1, 1, 3, 6, 5, 2),)),

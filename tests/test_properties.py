@@ -14,7 +14,7 @@ import monai_invertible.autograd
 import monai_invertible.networks.layers
 import monai_invertible.networks.nets
 from monai_invertible import InvertibleSequential, set_backprop
-from monai_invertible.autograd import BackpropSwitch, Composition, InvertibleModule
+from monai_invertible.autograd import BackpropSwitch, Composition, Inverse, InvertibleModule
 from monai_invertible.autograd.module import as_tuple
 from monai_invertible.memory import LiveBytes
 from monai_invertible.numerics import gradient_error
@@ -101,12 +101,13 @@ def requiring(context: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: t if name == "mask" else t.requires_grad_() for name, t in context.items()}
 
 
-@pytest.mark.parametrize(("kind", "case"), [p for p in LAYER_CASES if "Split" not in p.id])
+@pytest.mark.parametrize(("kind", "case"), LAYER_CASES)
 def test_a_chain_keeps_its_output_whatever_its_depth(kind: type[InvertibleModule], case: Case) -> None:
     state, context = case.inputs(), case.extras()
 
     def kept(depth: int) -> int:
-        chain = InvertibleSequential(*(case.build() for _ in range(depth))).double()
+        pairs = [(case.build(), Inverse(case.build())) for _ in range(depth)]  # a layer may change the shape
+        chain = InvertibleSequential(*(layer for pair in pairs for layer in pair)).double()
         with LiveBytes() as live:
             outputs = as_tuple(chain(*state, **context))
             result = live.current
@@ -114,7 +115,7 @@ def test_a_chain_keeps_its_output_whatever_its_depth(kind: type[InvertibleModule
         return result
 
     kept(1)  # whatever is set up once
-    assert kept(6) == kept(2) == sum(t.numel() * 8 for t in state)
+    assert kept(3) == kept(1) == sum(t.numel() * 8 for t in state)
 
 
 @pytest.mark.parametrize(("kind", "case"), [*LAYER_CASES, *NET_CASES])
@@ -136,10 +137,13 @@ def test_network_gradients_equal_stored_ones(kind: type[nn.Module], case: Case) 
     inputs, context = case.inputs(), case.extras()
 
     def step(net: nn.Module) -> Tensor:
+        torch.manual_seed(0)  # for networks that draw
         outputs = net(*inputs, **context)
         return sum((o**2).sum() for o in as_tuple(outputs))  # type: ignore
 
     for mode in {mode for switch in switches for mode in switch.backprop_modes} - {"store"}:
+        if not all(mode in switch.backprop_modes for switch in switches):
+            continue
         stored = set_backprop(copy.deepcopy(network), "store")
         other = set_backprop(copy.deepcopy(network), mode)
         assert gradient_error(other, stored, step) < GRADIENT[torch.float64]

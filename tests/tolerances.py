@@ -16,6 +16,9 @@ from monai_invertible.networks.layers import (
     GradientUpdate,
     OrthogonalConvolution,
     OrthogonalCoupling,
+    OrthogonalDownsample,
+    ResidualCoupling,
+    SpaceToChannel,
 )
 
 ROUND_TRIP: dict[type[InvertibleModule], dict[torch.dtype, float]] = {
@@ -26,6 +29,9 @@ ROUND_TRIP: dict[type[InvertibleModule], dict[torch.dtype, float]] = {
     InvertibleSequential: {torch.float64: 2e-15, torch.float32: 1e-6, torch.bfloat16: 3e-2},
     OrthogonalConvolution: {torch.float64: 2e-15, torch.float32: 1e-6, torch.bfloat16: 2e-2},
     OrthogonalCoupling: {torch.float64: 3e-15, torch.float32: 2e-6, torch.bfloat16: 4e-2},
+    OrthogonalDownsample: {torch.float64: 2e-15, torch.float32: 1e-6, torch.bfloat16: 2e-2},
+    ResidualCoupling: {torch.float64: 1e-15, torch.float32: 5e-7, torch.bfloat16: 2e-2},
+    SpaceToChannel: {torch.float64: 0.0, torch.float32: 0.0, torch.bfloat16: 0.0},
 }
 
 # Gradients of a chain against the same chain stored, max |a - b| / max |b| over each tensor's network.

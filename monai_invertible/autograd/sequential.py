@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from monai_invertible.autograd.backprop import BackpropSwitch
+from monai_invertible.autograd.checkpointing import run_checkpointed
 from monai_invertible.autograd.module import (
     Composition,
     InvertibleModule,
@@ -27,7 +27,6 @@ from monai_invertible.autograd.module import (
     run_steps,
 )
 from monai_invertible.autograd.recompute import Walk
-from monai_invertible.autograd.replay import Environment
 
 __all__ = ["InvertibleSequential"]
 
@@ -92,30 +91,22 @@ class InvertibleSequential(Composition, BackpropSwitch):
         if self.backprop == "store" or plain_only():
             return as_state(run_steps(self.steps(inverse), state, context))
         if self.backprop == "checkpoint":
-            return as_state(self._run_checkpointed(inverse, state, context))
+            layers = list(leaves(self))
+            for layer in reversed(layers) if inverse else layers:
+                function = layer.inverse if inverse else layer
+                state = as_tuple(run_checkpointed(layer, *state, function=function, **context))
+            return as_state(state)
         if torch.compiler.is_compiling():
             from monai_invertible.autograd.compiled import run_compiled  # loads the compiler, which takes its time
 
             return as_state(run_compiled(self, inverse, state, context))
         return as_state(Walk(self.steps(inverse), context).run(state, context))
 
-    def _run_checkpointed(
-        self, inverse: bool, state: tuple[Tensor, ...], context: dict[str, Any]
-    ) -> tuple[Tensor, ...]:
-        for layer in reversed(list(self)) if inverse else self:
-            function = layer.inverse if inverse else layer
-            if torch.compiler.is_compiling():
-                state = as_tuple(checkpoint(function, *state, use_reentrant=False, **context))
-                continue
-            environment = Environment(layer, state)  # checkpoint alone would update batch statistics twice
-            state = as_tuple(
-                checkpoint(
-                    function,
-                    *state,
-                    use_reentrant=False,
-                    preserve_rng_state=False,
-                    context_fn=environment.contexts,
-                    **context,
-                )
-            )
-        return state
+
+def leaves(chain: InvertibleSequential) -> Iterator[InvertibleModule]:
+    """The layers of a chain and of the chains in it."""
+    for layer in chain:
+        if isinstance(layer, InvertibleSequential):
+            yield from leaves(layer)
+        else:
+            yield layer

@@ -1,8 +1,19 @@
-"""What is not invertible: the branches of couplings, and the parts of the baselines."""
+"""What is not invertible: the branches of couplings, and the parts around chains and of the baselines."""
 
 from __future__ import annotations
 
 from monai_invertible.networks.blocks.gated_recurrent_unit import ConvolutionalGRU
 from monai_invertible.networks.blocks.gated_residual_block import GatedResidualBlock
+from monai_invertible.networks.blocks.linear_upsample import LinearUpsample
+from monai_invertible.networks.blocks.pre_activation_convolution import PreActivationConvolution
+from monai_invertible.networks.blocks.segmentation_unet import SegmentationUNet
+from monai_invertible.networks.blocks.variational_branch import VariationalBranch
 
-__all__ = ["ConvolutionalGRU", "GatedResidualBlock"]
+__all__ = [
+    "ConvolutionalGRU",
+    "GatedResidualBlock",
+    "LinearUpsample",
+    "PreActivationConvolution",
+    "SegmentationUNet",
+    "VariationalBranch",
+]

@@ -4,6 +4,18 @@ from monai_invertible.networks.layers.coupling import AdditiveCoupling
 from monai_invertible.networks.layers.gradient_update import GradientUpdate
 from monai_invertible.networks.layers.orthogonal_convolution import OrthogonalConvolution
 from monai_invertible.networks.layers.orthogonal_coupling import OrthogonalCoupling
+from monai_invertible.networks.layers.orthogonal_downsample import OrthogonalDownsample
+from monai_invertible.networks.layers.residual_coupling import ResidualCoupling
+from monai_invertible.networks.layers.space_to_channel import SpaceToChannel
 from monai_invertible.networks.layers.splitting import ChannelSplit
 
-__all__ = ["AdditiveCoupling", "ChannelSplit", "GradientUpdate", "OrthogonalConvolution", "OrthogonalCoupling"]
+__all__ = [
+    "AdditiveCoupling",
+    "ChannelSplit",
+    "GradientUpdate",
+    "OrthogonalConvolution",
+    "OrthogonalCoupling",
+    "OrthogonalDownsample",
+    "ResidualCoupling",
+    "SpaceToChannel",
+]

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from monai_invertible.networks.nets.fully_invertible_unet import FullyInvertibleUNet
 from monai_invertible.networks.nets.invertible_rim import InvertibleRIM
 from monai_invertible.networks.nets.magnitude_unet import MagnitudeUNet
+from monai_invertible.networks.nets.partially_invertible_unet import PartiallyInvertibleUNet
+from monai_invertible.networks.nets.plain_unet import PlainUNet
 from monai_invertible.networks.nets.recurrent_inference_machine import RecurrentInferenceMachine
 from monai_invertible.networks.nets.zero_filled import ZeroFilled
 
-__all__ = ["InvertibleRIM", "MagnitudeUNet", "RecurrentInferenceMachine", "ZeroFilled"]
+__all__ = [
+    "FullyInvertibleUNet",
+    "InvertibleRIM",
+    "MagnitudeUNet",
+    "PartiallyInvertibleUNet",
+    "PlainUNet",
+    "RecurrentInferenceMachine",
+    "ZeroFilled",
+]

@@ -1,0 +1,104 @@
+"""What all our U-Nets share around their levels: images of any size, the VAE branch, one tensor in evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from monai_invertible.networks.blocks.variational_branch import VariationalBranch
+from monai_invertible.networks.scripting import ScriptedByTrace
+
+__all__ = ["SegmentationUNet"]
+
+
+class SegmentationUNet(ScriptedByTrace):
+    """Pad, segment, crop; in training with the terms of the VAE branch, if there is one. A subclass defines
+    :meth:`segment`.
+
+    Sizes that the strides do not divide are padded at the end by repeating the border, and the output is cropped.
+
+    Args:
+        spatial_dims: 1, 2 or 3.
+        in_channels: channels of the image.
+        channels: widths of the levels.
+        strides: between the levels; a number or one number per dimension each.
+        vae_size: spatial size of the training patches: attaches a :class:`VariationalBranch`. None: no branch.
+        act, norm, backprop: of that branch.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        channels: Sequence[int],
+        strides: Sequence[Sequence[int] | int],
+        *,
+        vae_size: Sequence[int] | None,
+        act: tuple | str | None,
+        norm: tuple | str | None,
+        backprop: str,
+    ) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.channels = tuple(channels)
+        self.strides = stride_tuples(type(self).__name__, spatial_dims, channels, strides)
+        self.divisor = tuple(prod(step[dim] for step in self.strides) for dim in range(spatial_dims))
+        self.vae = None
+        if vae_size is not None:
+            self.vae = VariationalBranch(
+                spatial_dims, in_channels, vae_size, channels, self.strides, act=act, norm=norm, backprop=backprop
+            )
+
+    def segment(self, image: Tensor, with_bottleneck: bool) -> tuple[Tensor, Tensor | None]:
+        """Logits of an image whose size the strides divide, and the deepest level's features if asked for."""
+        raise NotImplementedError(f"{type(self).__name__}: define segment(image, with_bottleneck).")
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+        """Logits of the image; in training with a VAE branch ``(logits, l2, kl)``, the latter two of shape ``(B,)``."""
+        regularized = self.vae is not None and self.training
+        missing = self._missing(x)
+        logits, bottleneck = self.segment(F.pad(x, missing, mode="replicate"), regularized)
+        logits = F.pad(logits, [-n for n in missing])  # slicing would tie an exported graph to its size
+        if self.vae is None or bottleneck is None:
+            return logits
+        return logits, *self.vae(bottleneck, x)
+
+    def _missing(self, x: Tensor) -> list[int]:
+        """What :func:`torch.nn.functional.pad` needs to know, last dimension first."""
+        size, tracing = x.shape[2:], torch.jit.is_tracing() or torch.compiler.is_exporting()  # type: ignore[attr-defined]
+        if len(size) != len(self.divisor) or x.shape[1] != self.in_channels:
+            raise ValueError(
+                f"{type(self).__name__}: an image must have shape (B, {self.in_channels}, "
+                f"{', '.join('DHW'[-len(self.divisor) :])}), got {tuple(x.shape)}. Check spatial_dims and in_channels."
+            )
+        whole = [(n + d - 1) // d * d for n, d in zip(size, self.divisor, strict=True)]  # ONNX floors -(-n // d) wrong
+        if not tracing and all(n == d for n, d in zip(whole, self.divisor, strict=True)):
+            whole[-1] *= 2  # a norm over the voxels of the deepest level needs two of them
+        return [p for n, m in zip(reversed(whole), reversed(size), strict=True) for p in (0, n - m)]
+
+    def example_input(self) -> Tensor:
+        """A small image, on the network's device."""
+        device = next(self.parameters()).device
+        return torch.rand(1, self.in_channels, *(2 * d for d in self.divisor), device=device)
+
+
+def stride_tuples(
+    who: str, spatial_dims: int, channels: Sequence[int], strides: Sequence[Sequence[int] | int]
+) -> tuple[tuple[int, ...], ...]:
+    """The strides with one number per dimension each, checked."""
+    tuples = tuple((s,) * spatial_dims if isinstance(s, int) else tuple(s) for s in strides)
+    if len(channels) < 2 or len(tuples) != len(channels) - 1:
+        raise ValueError(
+            f"{who}: strides must be one fewer than channels, which must be at least two, got {len(tuples)} and "
+            f"{len(channels)}. Use for example channels=(16, 32, 64), strides=(2, 2)."
+        )
+    if any(len(s) != spatial_dims or min(s) < 1 for s in tuples):
+        raise ValueError(
+            f"{who}: a stride must be a positive number, or {spatial_dims} of them, got {tuple(strides)}. Use for "
+            f"example strides={(2,) * len(tuples)}."
+        )
+    return tuples
