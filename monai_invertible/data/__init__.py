@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from monai_invertible.data.atomic_path import atomic_path
+from monai_invertible.data.brats_sample import write_brats_sample
 from monai_invertible.data.fastmri_dataset import fastmri_datalist, fastmri_masks, open_fastmri
 from monai_invertible.data.fastmri_sample import write_fastmri_sample
+from monai_invertible.data.iseg_sample import write_iseg_sample
 from monai_invertible.data.ismrmrd_header import parse_ismrmrd_header
 from monai_invertible.data.sample_anatomy import random_brain_slices, random_smooth_field
+from monai_invertible.data.segmentation_datalist import brats_datalist, iseg_datalist
 
 __all__ = [
     "atomic_path",
+    "brats_datalist",
     "fastmri_datalist",
     "fastmri_masks",
+    "iseg_datalist",
     "open_fastmri",
     "parse_ismrmrd_header",
     "random_smooth_field",
     "random_brain_slices",
+    "write_brats_sample",
     "write_fastmri_sample",
+    "write_iseg_sample",
 ]
