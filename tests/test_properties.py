@@ -111,11 +111,11 @@ def test_a_chain_keeps_its_output_whatever_its_depth(kind: type[InvertibleModule
         with LiveBytes() as live:
             outputs = as_tuple(chain(*state, **context))
             result = live.current
-        del outputs
+        new = [o for o in outputs if all(o.data_ptr() != t.data_ptr() for t in state)]  # not passed through
+        assert depth > 1 or result == sum(t.numel() * 8 for t in new)
         return result
 
-    kept(1)  # whatever is set up once
-    assert kept(3) == kept(1) == sum(t.numel() * 8 for t in state)
+    assert kept(1) == kept(3)
 
 
 @pytest.mark.parametrize(("kind", "case"), [*LAYER_CASES, *NET_CASES])

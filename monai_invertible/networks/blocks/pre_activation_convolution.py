@@ -39,7 +39,7 @@ class PreActivationConvolution(nn.Sequential):
         out_channels: int,
         *,
         kernel_size: Sequence[int] | int = 3,
-        act: tuple | str | None = ("leakyrelu", {"negative_slope": 0.01, "inplace": True}),
+        act: tuple | str | None = ("leakyrelu", {"negative_slope": 0.01}),
         norm: tuple | str | None = ("instance", {"affine": True}),
         dropout: tuple | str | float | None = 0.0,
         bias: bool = False,

@@ -61,7 +61,7 @@ class VariationalBranch(BackpropSwitch):
         strides: Sequence[Sequence[int]],
         *,
         latent: int = 128,
-        act: tuple | str | None = ("leakyrelu", {"negative_slope": 0.01, "inplace": True}),
+        act: tuple | str | None = ("leakyrelu", {"negative_slope": 0.01}),
         norm: tuple | str | None = ("instance", {"affine": True}),
         backprop: str = "store",
     ) -> None:

@@ -37,7 +37,7 @@ class ResidualCoupling(AdditiveCoupling):
         channels: int,
         *,
         kernel_size: Sequence[int] | int = 3,
-        act: tuple | str | None = ("leakyrelu", {"negative_slope": 0.01, "inplace": True}),
+        act: tuple | str | None = ("leakyrelu", {"negative_slope": 0.01}),
         norm: tuple | str | None = ("instance", {"affine": True}),
         dropout: tuple | str | float | None = 0.0,
         bias: bool = False,

@@ -12,7 +12,7 @@ from math import prod
 from typing import Any
 
 from monai.networks.layers.factories import Conv
-from torch import Tensor
+from torch import Tensor, nn
 
 from monai_invertible.autograd.module import Inverse, InvertibleModule, as_tuple
 from monai_invertible.autograd.sequential import InvertibleSequential
@@ -75,7 +75,7 @@ class FullyInvertibleUNet(SegmentationUNet):
         *,
         kernel_size: Sequence[int] | int = 3,
         num_res_units: int = 2,
-        act: tuple | str | None = ("leakyrelu", {"negative_slope": 0.01, "inplace": True}),
+        act: tuple | str | None = ("leakyrelu", {"negative_slope": 0.01}),
         norm: tuple | str | None = ("instance", {"affine": True}),
         dropout: tuple | str | float | None = 0.0,
         bias: bool = False,
@@ -113,10 +113,12 @@ class FullyInvertibleUNet(SegmentationUNet):
             return OrthogonalDownsample(width, step, orthogonal_map=downsample)
 
         encoder, decoder = couplings(widths[0]), []
-        for split, step, width in zip(splits, steps, widths[1:], strict=True):
-            encoder += [ChannelSplit(split), down(split[1], step), *couplings(width)]
-        for split, step, width in reversed(list(zip(splits, steps, widths, strict=False))):
-            decoder += [Inverse(down(split[1], step)), Inverse(ChannelSplit(split)), *couplings(width)]
+        for (skip, rest), step, width in zip(splits, steps, widths[1:], strict=True):
+            encoder += [*leave(skip, rest), down(rest, step), *couplings(width)]
+        for (skip, rest), step, width in reversed(list(zip(splits, steps, widths, strict=False))):
+            back = [Inverse(layer) for layer in (down(rest, step), *reversed(leave(skip, rest)))]
+            decoder += [*back, *couplings(width)]
+        decoder.append(ChannelSplit(halves(widths[0])))  # undoes the last merge: the chain's output is two tensors
         conv = Conv[Conv.CONV, spatial_dims]
         self.first = conv(in_channels, widths[0], kernel_size=3, padding=1)
         self.core = InvertibleSequential(
@@ -124,15 +126,38 @@ class FullyInvertibleUNet(SegmentationUNet):
             InvertibleSequential(*decoder, backprop=backprop),
             backprop=backprop,
         )
-        self.last = conv(widths[0], out_channels, kernel_size=1)
+        self.last = nn.ModuleList(
+            conv(width, out_channels, kernel_size=1, bias=i == 0) for i, width in enumerate(halves(widths[0]))
+        )
 
     def segment(self, image: Tensor, with_bottleneck: bool) -> tuple[Tensor, Tensor | None]:
         x = self.first(image)
-        if not with_bottleneck:
-            return self.last(self.core(x)), None
-        encoder, decoder = self.core
-        stack = as_tuple(encoder(x))  # the branch keeps it, so here the one chain is two
-        return self.last(decoder(*stack)), stack[-1]
+        bottleneck = None
+        if with_bottleneck:  # the branch keeps it, so here the one chain is two
+            encoder, decoder = self.core
+            stack = as_tuple(encoder(x))
+            bottleneck = stack[-1]
+            state = decoder(*stack)
+        else:
+            state = self.core(x)
+        return sum(conv(part) for conv, part in zip(self.last, state, strict=True)), bottleneck
+
+
+def leave(skip: int, rest: int) -> list[InvertibleModule]:
+    """Split a level's channels in the part that stays and the rest, the last tensor.
+
+    If the first half stays as a whole, only the second is split: then no tensor is as large as the level, and the
+    halves, which couplings replace one after the other, are freed one after the other.
+    """
+    first, second = halves(skip + rest)
+    if rest > second:
+        return [ChannelSplit((skip, rest))]
+    return [ChannelSplit((first, second)), *([ChannelSplit((second - rest, rest))] if rest < second else [])]
+
+
+def halves(width: int) -> tuple[int, int]:
+    """As a coupling splits."""
+    return width // 2, width - width // 2
 
 
 def level_splits(channels: Sequence[int], strides: Sequence[tuple[int, ...]]) -> list[tuple[int, int]]:

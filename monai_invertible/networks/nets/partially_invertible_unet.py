@@ -61,7 +61,7 @@ class PartiallyInvertibleUNet(SegmentationUNet):
         *,
         kernel_size: Sequence[int] | int = 3,
         num_res_units: int = 2,
-        act: tuple | str | None = ("leakyrelu", {"negative_slope": 0.01, "inplace": True}),
+        act: tuple | str | None = ("leakyrelu", {"negative_slope": 0.01}),
         norm: tuple | str | None = ("instance", {"affine": True}),
         dropout: tuple | str | float | None = 0.0,
         bias: bool = False,

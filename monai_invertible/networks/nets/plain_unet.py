@@ -52,7 +52,7 @@ class PlainUNet(SegmentationUNet, BackpropSwitch):
         channels: Sequence[int],
         strides: Sequence[Sequence[int] | int],
         *,
-        act: tuple | str = ("leakyrelu", {"negative_slope": 0.01, "inplace": True}),
+        act: tuple | str = ("leakyrelu", {"negative_slope": 0.01}),
         norm: tuple | str = ("instance", {"affine": True}),
         dropout: tuple | float = 0.0,
         bias: bool = True,
