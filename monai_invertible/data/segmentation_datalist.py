@@ -3,9 +3,9 @@
 - BraTS 2020: one folder a subject, ``BraTS20_Training_001/BraTS20_Training_001_{flair,t1,t1ce,t2,seg}.nii.gz``.
 - iSeg-2019: one folder for all, ``subject-1-{T1,T2,label}.hdr`` and ``.img`` (Analyze).
 
-A modality may be ``.nii.gz``, ``.nii``, ``.hdr`` with ``.img``, or a folder of one DICOM series, with the same name up to
-the suffix, so that images from a hospital can be segmented. Lists are made from names only: no image is read. Give them
-to ``monai.data.Dataset`` or ``CacheDataset`` with the transform ``LoadSubjectd``.
+A modality may be ``.nii.gz``, ``.nii``, ``.hdr`` with ``.img``, or a folder of one DICOM series, with the same name up
+to the suffix, so that images from a hospital can be segmented. Lists are made from names only: no image is read. Give
+them to ``monai.data.Dataset`` or ``CacheDataset`` with the transform ``LoadSubjectd``.
 
 Sources: Menze et al., The Multimodal Brain Tumor Image Segmentation Benchmark, IEEE TMI 34, 2015; Sun et al.,
 Multi-Site Infant Brain Segmentation Algorithms: The iSeg-2019 Challenge, IEEE TMI 40, 2021.
