@@ -14,31 +14,60 @@ __all__ = ["main"]
 
 
 def add_sample_data(commands: Any) -> None:
-    """``sample-data fastmri DIR``: write a sample set in a data set's own format."""
+    """``sample-data fastmri|brats|iseg DIR``: write a sample set in a data set's own format."""
     parser = commands.add_parser("sample-data", help="write sample data in the format of a public data set")
     formats = parser.add_subparsers(dest="format", required=True, metavar="FORMAT")
-    fastmri = formats.add_parser(
+    fastmri = add_format(
+        formats,
         "fastmri",
-        help="fastMRI single-coil k-space, simulated from real MRI",
-        description="Write singlecoil_train, singlecoil_val and singlecoil_test below DIR. It takes seconds.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        "fastMRI single-coil k-space, simulated from real MRI",
+        "Write singlecoil_train, singlecoil_val and singlecoil_test below DIR. It takes seconds.",
     )
-    fastmri.add_argument("directory", metavar="DIR", help="a new or empty directory")
     fastmri.add_argument("--train", type=int, default=8, metavar="N", help="subjects to train on")
     fastmri.add_argument("--val", type=int, default=3, metavar="N", help="other subjects, with references")
     fastmri.add_argument("--test", type=int, default=2, metavar="N", help="other subjects, under-sampled")
     fastmri.add_argument("--slices", type=int, default=8, metavar="N", help="slices a subject")
     fastmri.add_argument("--size", type=int, default=192, metavar="PIXELS", help="rows and columns of an image")
-    fastmri.add_argument("--seed", type=int, default=0, help="the same seed gives the same data")
-    fastmri.add_argument("--overwrite", action="store_true", help="replace a sample set in DIR")
-    fastmri.set_defaults(run=run_sample_data_fastmri)
+    brats = add_format(
+        formats,
+        "brats",
+        "BraTS 2020: FLAIR, T1, T1ce and T2 of brains with a tumour, and its labels, simulated",
+        "Write BraTS20_Training_001, ... below DIR. A subject of full size takes about 5 seconds.",
+    )
+    brats.add_argument("--subjects", type=int, default=8, metavar="N", help="how many subjects")
+    brats.add_argument("--size", type=int, default=240, metavar="VOXELS", help="voxels from left to right")
+    iseg = add_format(
+        formats,
+        "iseg",
+        "iSeg-2019: T1 and T2 of infant-like brains, and their tissue labels, simulated",
+        "Write subject-1-T1.hdr, ... below DIR. A subject of full size takes about 3 seconds.",
+    )
+    iseg.add_argument("--subjects", type=int, default=10, metavar="N", help="how many subjects")
+    iseg.add_argument("--size", type=int, default=256, metavar="VOXELS", help="voxels along the longest edge")
 
 
-def run_sample_data_fastmri(arguments: argparse.Namespace) -> None:
-    from monai_invertible.data import write_fastmri_sample
+def add_format(formats: Any, name: str, summary: str, description: str) -> argparse.ArgumentParser:
+    """A parser with the arguments that every format has."""
+    parser: argparse.ArgumentParser = formats.add_parser(
+        name, help=summary, description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("directory", metavar="DIR", help="a new or empty directory")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same data")
+    parser.add_argument("--overwrite", action="store_true", help="replace a sample set in DIR")
+    parser.set_defaults(run=run_sample_data)
+    return parser
 
+
+def run_sample_data(arguments: argparse.Namespace) -> None:
+    from monai_invertible import data
+
+    write = {
+        "fastmri": data.write_fastmri_sample,
+        "brats": data.write_brats_sample,
+        "iseg": data.write_iseg_sample,
+    }[arguments.format]
     options = {k: v for k, v in vars(arguments).items() if k not in ("command", "format", "run")}
-    write_fastmri_sample(**options, progress=lambda line: print(line, flush=True))
+    write(**options, progress=lambda line: print(line, flush=True))
 
 
 COMMANDS = (add_sample_data,)

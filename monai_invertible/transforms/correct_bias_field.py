@@ -28,7 +28,7 @@ class CorrectBiasFieldd(MapTransform):
 
     Args:
         keys: the images, 2D or 3D.
-        shrink: how many times fewer voxels along each axis the estimate uses; less for an axis that would keep fewer than 32.
+        shrink: how many times fewer voxels along each axis the estimate uses; at least 16 voxels are kept.
         iterations: at most so many in each level; the mesh of the spline is twice as fine from level to level.
         allow_missing_keys: as in MONAI.
 
@@ -74,7 +74,7 @@ class CorrectBiasFieldd(MapTransform):
         mask = sitk.GetImageFromArray(foreground.astype(np.uint8))
         for volume in (image, mask):
             volume.SetSpacing([float(size) for size in reversed(spacing)])  # SimpleITK: last axis first
-        factors = [max(1, min(self.shrink, size // 32)) for size in image.GetSize()]
+        factors = [max(1, min(self.shrink, size // 16)) for size in image.GetSize()]
         n4 = sitk.N4BiasFieldCorrectionImageFilter()
         n4.SetMaximumNumberOfIterations(self.iterations)
         n4.Execute(sitk.Shrink(image, factors), sitk.Shrink(mask, factors))
