@@ -7,10 +7,13 @@ from monai_invertible.handlers.checkpoint_reader import CheckpointReader
 from monai_invertible.handlers.fastmri_metric_handler import FastMRIMetricHandler
 from monai_invertible.handlers.finite_loss_handler import FiniteLossHandler
 from monai_invertible.handlers.memory_handler import MemoryHandler
+from monai_invertible.handlers.overlay_saver import OverlaySaver
 from monai_invertible.handlers.progress_handler import ProgressHandler
 from monai_invertible.handlers.reconstruction_saver import ReconstructionSaver
 from monai_invertible.handlers.resume_checkpoint_saver import ResumeCheckpointSaver
 from monai_invertible.handlers.score_table_saver import ScoreTableSaver
+from monai_invertible.handlers.segmentation_metric_handler import SegmentationMetricHandler
+from monai_invertible.handlers.segmentation_saver import SegmentationSaver
 
 __all__ = [
     "BestCheckpointSaver",
@@ -18,8 +21,11 @@ __all__ = [
     "FastMRIMetricHandler",
     "FiniteLossHandler",
     "MemoryHandler",
+    "OverlaySaver",
     "ProgressHandler",
     "ReconstructionSaver",
     "ResumeCheckpointSaver",
     "ScoreTableSaver",
+    "SegmentationMetricHandler",
+    "SegmentationSaver",
 ]

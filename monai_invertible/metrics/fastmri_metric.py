@@ -13,7 +13,6 @@ arXiv 1811.08839, section 5.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,14 +20,10 @@ import torch
 from monai.metrics.metric import Cumulative
 
 from monai_invertible.metrics.central_region import central_region
+from monai_invertible.metrics.volume_key import volume_key
 from monai_invertible.operators import magnitude
 
-__all__ = ["FastMRIMetric", "volume_key"]
-
-
-def volume_key(filename: str) -> int:
-    """The number that stands for a volume in tensors, exact in float64; rows of a score are in its order."""
-    return int.from_bytes(hashlib.sha256(str(filename).encode()).digest()[:6], "big")
+__all__ = ["FastMRIMetric"]
 
 
 class FastMRIMetric(Cumulative):
