@@ -61,11 +61,7 @@ def add_format(formats: Any, name: str, summary: str, description: str) -> argpa
 def run_sample_data(arguments: argparse.Namespace) -> None:
     from monai_invertible import data
 
-    write = {
-        "fastmri": data.write_fastmri_sample,
-        "brats": data.write_brats_sample,
-        "iseg": data.write_iseg_sample,
-    }[arguments.format]
+    write = getattr(data, f"write_{arguments.format}_sample")
     options = {k: v for k, v in vars(arguments).items() if k not in ("command", "format", "run")}
     write(**options, progress=lambda line: print(line, flush=True))
 

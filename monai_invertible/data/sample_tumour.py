@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from monai_invertible.data.sample_anatomy import random_smooth_field
-
 __all__ = ["add_random_tumour"]
 
 
@@ -38,8 +36,9 @@ def add_random_tumour(fractions: np.ndarray, voxel: float, rng: np.random.Genera
     stretch = np.linalg.qr(rng.standard_normal((3, 3)))[0] * rng.uniform(0.8, 1.25, 3)
     grid = np.stack(np.meshgrid(*offsets, indexing="ij")).astype(np.float32)
     distance = np.linalg.norm(np.tensordot(stretch.T.astype(np.float32), grid, axes=1), axis=0)
-    distance += 0.25 * rim * random_smooth_field(shape, rng, 10)
-    outer = distance + 0.35 * oedema * random_smooth_field(shape, rng, 10)
+    distance += 0.35 * rim * _smooth_noise(shape, 0.3 * rim / voxel, rng)
+    outer = distance + 0.5 * oedema * _smooth_noise(shape, 0.3 * oedema / voxel, rng)
+    density = 0.8 + 0.2 * _smooth_noise(shape, 0.15 * oedema / voxel, rng)
 
     def below(distances: np.ndarray, radius: float) -> np.ndarray:  # smooth over one voxel
         return np.clip((radius - distances) / voxel + 0.5, 0.0, 1.0)
@@ -48,13 +47,21 @@ def add_random_tumour(fractions: np.ndarray, voxel: float, rng: np.random.Genera
     enhancing = below(distance, rim) - necrosis
     tissue = fractions[(slice(None), *box)]
     spared = np.clip(2.0 * tissue[0] + 0.8 * tissue[1], 0.0, 1.0)
-    swollen = np.maximum(below(outer, oedema) * (1.0 - spared), below(distance, rim + max(2.0, 1.5 * voxel)))
+    swollen = np.maximum(density * below(outer, oedema) * (1.0 - spared), below(distance, rim + max(2.0, voxel)))
     parts = np.stack([necrosis, np.maximum(swollen - necrosis - enhancing, 0.0), enhancing]) * brain[box]
 
     result = np.concatenate([fractions, np.zeros_like(fractions)])
     result[(slice(0, 3), *box)] *= 1.0 - parts.sum(axis=0)
     result[(slice(3, 6), *box)] = parts
     return result
+
+
+def _smooth_noise(shape: tuple[int, ...], sigma: float, rng: np.random.Generator) -> np.ndarray:
+    """Noise with a structure of ``sigma`` voxels, of largest magnitude 1."""
+    from scipy.ndimage import gaussian_filter
+
+    noise = gaussian_filter(rng.standard_normal(shape, dtype=np.float32), sigma)
+    return noise / np.abs(noise).max()
 
 
 def _centre(
