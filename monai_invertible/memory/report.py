@@ -42,12 +42,13 @@ class MemoryReport:
         how = "simulated on fake tensors" if self.simulated else "counted on real tensors"
         labels = {"optimizer": "optimizer state", "activations": "activations kept by forward", "peak": "PEAK"}
         rows = [(labels.get(f.name, f.name), getattr(self, f.name)) for f in fields(self) if f.type == "int"]
-        lines = [f"  {label:<29}{_readable(size):>12}" for label, size in rows]
+        lines = [f"  {label:<29}{readable(size):>12}" for label, size in rows]
         title = f"Training step of {self.network}, {how}"
         return "\n".join([title, *lines, "  (tensors only: no kernel workspace, no allocator reserve)"])
 
 
-def _readable(size: float) -> str:
+def readable(size: float) -> str:
+    """Bytes with a unit."""
     for unit in _UNITS[:-1]:
         if size < 1024:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.2f} {unit}"
