@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from monai_invertible.handlers.best_checkpoint_saver import BestCheckpointSaver
 from monai_invertible.handlers.checkpoint_reader import CheckpointReader
+from monai_invertible.handlers.epoch_seed_handler import EpochSeedHandler
 from monai_invertible.handlers.fastmri_metric_handler import FastMRIMetricHandler
 from monai_invertible.handlers.finite_loss_handler import FiniteLossHandler
 from monai_invertible.handlers.memory_handler import MemoryHandler
@@ -18,6 +19,7 @@ from monai_invertible.handlers.segmentation_saver import SegmentationSaver
 __all__ = [
     "BestCheckpointSaver",
     "CheckpointReader",
+    "EpochSeedHandler",
     "FastMRIMetricHandler",
     "FiniteLossHandler",
     "MemoryHandler",
