@@ -11,12 +11,17 @@ __all__ = ["CheckpointReader"]
 
 
 class CheckpointReader(CheckpointLoader):
-    """MONAI's ``CheckpointLoader`` (same arguments) with errors that a user can act on.
+    """MONAI's ``CheckpointLoader`` (same arguments) with errors that a user can act on; what is None in ``load_dict`` is
+    left out.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, or was saved from another network or another kind of training.
     """
+
+    def __init__(self, load_path: str, load_dict: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        load_dict = {name: part for name, part in load_dict.items() if part is not None}
+        super().__init__(load_path, load_dict, *args, **kwargs)
 
     def __call__(self, engine: Any) -> None:
         if not os.path.isfile(self.load_path):

@@ -72,8 +72,8 @@ class EpochSeedHandler:
         for part in (loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None)):
             if isinstance(generator := getattr(part, "generator", None), torch.Generator):
                 generator.manual_seed(seed)
-            if hasattr(part, "set_epoch"):
-                part.set_epoch(epoch)
+            if set_epoch := getattr(part, "set_epoch", None):
+                set_epoch(epoch)
         if loader is not None:
             engine.set_data(loader)
 

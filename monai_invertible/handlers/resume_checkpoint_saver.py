@@ -19,12 +19,14 @@ class ResumeCheckpointSaver(CheckpointSaver):
 
     Args:
         save_dir: folder of the file.
-        save_dict: network, optimizer, scheduler, trainer, and ``BestCheckpointSaver``; each with a ``state_dict``.
+        save_dict: network, optimizer, scheduler, trainer, ``BestCheckpointSaver``, and the trainer's ``scaler`` of mixed
+            precision; each with a ``state_dict``. What is None (no scaler) is left out.
         filename: the file's name.
         kwargs: other arguments of ``CheckpointSaver``.
     """
 
     def __init__(self, save_dir: str, save_dict: dict[str, Any], filename: str = "resume.pt", **kwargs: Any) -> None:
+        save_dict = {name: part for name, part in save_dict.items() if part is not None}
         super().__init__(save_dir, save_dict, save_interval=1, n_saved=1, **kwargs)
         interval: Any = self._interval_checkpoint
         interval.save_handler = checkpoint_file(save_dir, filename)

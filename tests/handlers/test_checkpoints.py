@@ -58,6 +58,26 @@ def test_the_best_score_survives_an_interruption(tmp_path: Path) -> None:
     assert weight(tmp_path / "model.pt") == 4
 
 
+def test_the_scaler_of_mixed_precision_where_there_is_one(tmp_path: Path) -> None:
+    def trainer(scaler: torch.amp.GradScaler | None) -> Trainer:
+        engine = Trainer(tmp_path, [1.0, 2.0])
+        engine.saved["scaler"] = scaler
+        ResumeCheckpointSaver(str(tmp_path), engine.saved).attach(engine)
+        return engine
+
+    trainer(torch.amp.GradScaler("cpu", init_scale=8.0)).run([0], max_epochs=1)
+    scaler = torch.amp.GradScaler("cpu")
+    again = trainer(scaler)
+    CheckpointReader(str(tmp_path / "resume.pt"), again.saved).attach(again)
+    again.run([0], max_epochs=2)
+    assert scaler.get_scale() == 8
+    trainer(None).run([0], max_epochs=1)
+    again = trainer(None)
+    CheckpointReader(str(tmp_path / "resume.pt"), again.saved).attach(again)
+    assert again.run([0], max_epochs=2).iteration == 2
+    assert "scaler" not in torch.load(tmp_path / "resume.pt", weights_only=True)
+
+
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Trainer(tmp_path, [1.0]).run([0], max_epochs=1)
 
