@@ -1,27 +1,82 @@
-"""What benchmarks share: the branch of a coupling, the machine they ran on, and where table and figure go."""
+"""What benchmarks share: how memory and time are taken, the machine they ran on, and where table and figure go."""
 
 from __future__ import annotations
 
 import datetime
+import gc
 import os
 import platform
+import statistics
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses import FakeTensorMode
 
-__all__ = ["CHANNELS", "branch", "figure", "machine", "results", "table", "write"]
+from monai_invertible.memory import LiveBytes
+
+__all__ = [
+    "CHANNELS",
+    "MODES",
+    "activation_peak",
+    "branch",
+    "figure",
+    "machine",
+    "quartiles",
+    "results",
+    "table",
+    "take_turns",
+    "write",
+]
 
 CHANNELS = 32  # of a chain of couplings; a branch sees half of them
+MODES = {"store": ("stored", "#777777"), "checkpoint": ("checkpointed", "#c98500"), "invert": ("inverted", "#00796b")}
 
 
 def branch() -> nn.Module:
     """F or G of a 3D coupling."""
     half = CHANNELS // 2
     return nn.Sequential(nn.Conv3d(half, half, 3, padding=1), nn.InstanceNorm3d(half), nn.LeakyReLU(0.01))
+
+
+def activation_peak(build: Callable[[], nn.Module], shape: Sequence[int]) -> int:
+    """Peak in bytes of forward, mean square and backward on fake tensors, without parameters and their gradients."""
+    with FakeTensorMode():
+        network = build()
+        for p in network.parameters():
+            p.grad = torch.zeros_like(p)
+        with LiveBytes() as live:
+            x = torch.rand(*shape)  # held to the end, as a trainer holds its batch
+            y = network(x)
+            y.square().mean().backward()
+        return live.peak
+
+
+def take_turns(steps: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[tuple[float, float]]]:
+    """Seconds of each step, by the clock and of the processor.
+
+    The contenders take turns and change their order, so that a busy machine disturbs all alike. A first round, which
+    warms up, is not counted.
+    """
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
+    names = list(steps)
+    for turn in range(repeats + 1):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            gc.collect()
+            clock, processor = time.perf_counter(), time.process_time()
+            steps[name]()
+            if turn:
+                seconds[name].append((time.perf_counter() - clock, time.process_time() - processor))
+    return seconds
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high
 
 
 def results(quick: bool) -> Path:

@@ -13,12 +13,12 @@ from __future__ import annotations
 import argparse
 import gc
 import statistics
-import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import torch
-from common import CHANNELS, branch, figure, results, table, write
+from common import CHANNELS, branch, figure, quartiles, results, table, take_turns, write
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.checkpoint import checkpoint
@@ -111,21 +111,14 @@ def gradient_errors(depth: int, x: Tensor) -> dict[str, float]:
 
 
 def times(depth: int, x: Tensor, repeats: int) -> dict[str, list[tuple[float, float]]]:
-    """Seconds of each step, by the clock and of the processor; the contenders take turns and change their order."""
+    """Seconds of each step, by the clock and of the processor."""
     networks = {name: build(name, depth) for name in CONTENDERS}
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in CONTENDERS}
-    names = list(networks)
-    for round_ in range(repeats + 1):
-        for name in names[round_ % len(names) :] + names[: round_ % len(names)]:
-            networks[name].zero_grad(set_to_none=True)
-            image = x.clone()
-            gc.collect()
-            clock, processor = time.perf_counter(), time.process_time()
-            step(networks[name], image)
-            taken = time.perf_counter() - clock, time.process_time() - processor
-            if round_:  # the first round warms up
-                seconds[name].append(taken)
-    return seconds
+
+    def training_step(network: nn.Module) -> None:
+        network.zero_grad(set_to_none=True)
+        step(network, x.clone())  # memcnn takes its input's memory away
+
+    return take_turns({name: partial(training_step, network) for name, network in networks.items()}, repeats)
 
 
 def memory(name: str, depth: int, size: int) -> tuple[float, float, float]:
@@ -146,11 +139,6 @@ def memory(name: str, depth: int, size: int) -> tuple[float, float, float]:
         now += change
         peak = max(peak, now)
     return live.phases["forward"].current / unit, live.peak / unit, peak / unit
-
-
-def quartiles(values: list[float]) -> tuple[float, float, float]:
-    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
-    return low, middle, high
 
 
 def main() -> None:

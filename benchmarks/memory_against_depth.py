@@ -11,30 +11,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import torch
-from common import CHANNELS, branch, figure, results, table, write
-from torch._subclasses import FakeTensorMode
+from common import CHANNELS, MODES, activation_peak, branch, figure, results, table, write
 
 from monai_invertible.autograd import InvertibleSequential
-from monai_invertible.memory import LiveBytes
 from monai_invertible.networks.layers import AdditiveCoupling
 
-MODES = {"store": ("stored", "#777777"), "checkpoint": ("checkpointed", "#c98500"), "invert": ("inverted", "#00796b")}
 IMAGE = Path(__file__).parents[1] / "docs" / "images" / "memory_against_depth.png"
 
 
-def peak_bytes(depth: int, backprop: str, side: int) -> int:
-    """Peak of forward, mean square and backward."""
-    with FakeTensorMode():
-        couplings = [AdditiveCoupling(branch(), branch()) for _ in range(depth)]
-        network = InvertibleSequential(*couplings, backprop=backprop)
-        for p in network.parameters():
-            p.grad = torch.zeros_like(p)
-        with LiveBytes() as live:
-            x = torch.rand(1, CHANNELS, side, side, side)  # held to the end, as a trainer holds its batch
-            y = network(x)
-            y.square().mean().backward()
-        return live.peak
+def chain(depth: int, backprop: str) -> InvertibleSequential:
+    return InvertibleSequential(*[AdditiveCoupling(branch(), branch()) for _ in range(depth)], backprop=backprop)
 
 
 def main() -> None:
@@ -44,7 +30,11 @@ def main() -> None:
     folder = results(options.quick)
     side = 96
     depths = (4, 8) if options.quick else (4, 10, 20, 40, 60, 80, 100)
-    gib = {mode: [peak_bytes(n, mode, side) / 2**30 for n in depths] for mode in MODES}
+    shape = (1, CHANNELS, side, side, side)
+    gib = {
+        mode: [activation_peak(lambda n=n, mode=mode: chain(n, mode), shape) / 2**30 for n in depths]  # type: ignore[misc]
+        for mode in MODES
+    }
 
     rows = [[MODES[mode][0], *[f"{value:.2f}" for value in gib[mode]]] for mode in MODES]
     write(
