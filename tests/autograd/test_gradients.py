@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -171,3 +173,29 @@ def test_pure_bfloat16():
     """Only close: the state itself has 8 bits, so inverting is off by a rounding."""
     chain = coupling_chain(4, dtype=torch.bfloat16)
     assert_same(chain, lambda net: train(net, example(dtype=torch.bfloat16)), tolerance=0.1)
+
+
+class Returns(nn.Module):
+    """A branch whose result is not its own: the recomputation must not write into it."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.what = what
+        self.weight = nn.Parameter(example(2, 2, 6, seed=4))
+
+    def forward(self, x):
+        if self.what == "input":
+            return x
+        if self.what == "parameter":
+            return self.weight
+        if self.what == "expanded parameter":
+            return self.weight[:1, :, :1].expand(x.shape)
+        return (x * self.weight).sigmoid()  # what backward needs
+
+
+@pytest.mark.parametrize("what", ["input", "parameter", "expanded parameter", "saved result"])
+def test_branches_whose_result_belongs_to_someone_else(what):
+    chain = coupling_chain(2, lambda: Returns(what))
+    before = copy.deepcopy(chain.state_dict())
+    assert_same(chain, lambda net: train(net, example()))
+    assert all(torch.equal(chain.state_dict()[name], value) for name, value in before.items())

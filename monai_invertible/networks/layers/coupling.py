@@ -92,7 +92,7 @@ class ShiftStep(Step):
     def recompute(self, capture: Callable[..., Any], *state: Tensor, **context: Any) -> tuple[Tensor, ...]:
         known: list[Tensor | None] = list(state)
         known[self.target] = None
-        return self._moved(state, capture(self.shift, *known, **context), not self.inverse)
+        return self._moved(state, capture(self.shift, *known, **context), not self.inverse, reuse=True)
 
     def shift(self, *state: Tensor, **context: Any) -> Tensor:
         """What the target is moved by."""
@@ -106,7 +106,7 @@ class ShiftStep(Step):
             )
         return shift
 
-    def _moved(self, state: tuple[Tensor, ...], shift: Tensor, back: bool) -> tuple[Tensor, ...]:
+    def _moved(self, state: tuple[Tensor, ...], shift: Tensor, back: bool, reuse: bool = False) -> tuple[Tensor, ...]:
         target = state[self.target]
         if shift.shape != target.shape:
             raise ValueError(
@@ -115,7 +115,8 @@ class ShiftStep(Step):
                 "check its channels and padding."
             )
         moved = list(state)
-        moved[self.target] = (target - shift if back else target + shift).to(target.dtype)
+        out = shift if reuse and shift.dtype == target.dtype else None  # saves a tensor at the peak of the step
+        moved[self.target] = (torch.sub if back else torch.add)(target, shift, out=out).to(target.dtype)
         return tuple(moved)
 
 

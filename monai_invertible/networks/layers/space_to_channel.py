@@ -66,7 +66,7 @@ class SpaceToChannel(InvertibleModule):
 
 def check_stride(module: torch.nn.Module, x: Tensor, stride: tuple[int, ...]) -> None:
     """Raise ValueError if the spatial sizes of ``x`` are not multiples of ``stride``."""
-    if torch.jit.is_tracing():  # type: ignore[attr-defined]  # torch.jit has no __all__
+    if torch.jit.is_tracing() or torch.compiler.is_exporting():  # type: ignore[attr-defined]  # torch.jit has no __all__
         return
     if x.ndim != 2 + len(stride) or any(n % s for n, s in zip(x.shape[2:], stride, strict=True)):
         raise ValueError(

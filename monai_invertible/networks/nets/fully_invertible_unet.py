@@ -118,28 +118,30 @@ class FullyInvertibleUNet(SegmentationUNet):
         for (skip, rest), step, width in reversed(list(zip(splits, steps, widths, strict=False))):
             back = [Inverse(layer) for layer in (down(rest, step), *reversed(leave(skip, rest)))]
             decoder += [*back, *couplings(width)]
-        decoder.append(ChannelSplit(halves(widths[0])))  # undoes the last merge: the chain's output is two tensors
-        conv = Conv[Conv.CONV, spatial_dims]
-        self.first = conv(in_channels, widths[0], kernel_size=3, padding=1)
+        outer = halves(widths[0])  # the chain takes and returns them as two tensors, which are freed one by one
+        encoder.insert(0, Inverse(ChannelSplit(outer)))
+        decoder.append(ChannelSplit(outer))
         self.core = InvertibleSequential(
             InvertibleSequential(*encoder, backprop=backprop),
             InvertibleSequential(*decoder, backprop=backprop),
             backprop=backprop,
         )
+        conv = Conv[Conv.CONV, spatial_dims]
+        self.first = nn.ModuleList(conv(in_channels, width, kernel_size=3, padding=1) for width in outer)
         self.last = nn.ModuleList(
-            conv(width, out_channels, kernel_size=1, bias=i == 0) for i, width in enumerate(halves(widths[0]))
+            conv(width, out_channels, kernel_size=1, bias=i == 0) for i, width in enumerate(outer)
         )
 
     def segment(self, image: Tensor, with_bottleneck: bool) -> tuple[Tensor, Tensor | None]:
-        x = self.first(image)
+        state = tuple(conv(image) for conv in self.first)
         bottleneck = None
         if with_bottleneck:  # the branch keeps it, so here the one chain is two
             encoder, decoder = self.core
-            stack = as_tuple(encoder(x))
+            stack = as_tuple(encoder(*state))
             bottleneck = stack[-1]
             state = decoder(*stack)
         else:
-            state = self.core(x)
+            state = self.core(*state)
         return sum(conv(part) for conv, part in zip(self.last, state, strict=True)), bottleneck
 
 
