@@ -38,8 +38,8 @@ _TISSUES = (
     TissueParameters(0.82, 1.40, 0.095),
     TissueParameters(0.70, 0.85, 0.072),
     TissueParameters(0.95, 2.60, 0.300),
-    TissueParameters(0.88, 1.60, 0.170),
-    TissueParameters(0.85, 1.50, 0.120),
+    TissueParameters(0.88, 1.90, 0.170),
+    TissueParameters(0.85, 1.75, 0.120),
 )
 _ENHANCED = (*_TISSUES[:5], TissueParameters(0.85, 0.35, 0.110))
 _SCANS = {
@@ -115,7 +115,7 @@ def _write_nifti(path: Path, array: np.ndarray, dtype: type, voxel: float) -> No
 
     affine = np.diag([-voxel, -voxel, voxel, 1.0])
     affine[1, 3] = voxel * (array.shape[1] - 1)  # BraTS: the first voxel is at (0, 239, 0) mm
-    image = nibabel.Nifti1Image(np.rint(array).astype(dtype), affine)
+    image = nibabel.Nifti1Image(np.ceil(array).astype(dtype), affine)  # the brain stays above 0
     image.header.set_xyzt_units("mm", "sec")
     image.set_qform(affine, code=1)
     image.set_sform(affine, code=1)

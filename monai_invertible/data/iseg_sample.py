@@ -105,7 +105,7 @@ def _write_subject(stem: Path, size: int, rng: np.random.Generator) -> None:
 def _write_analyze(stem: Path, array: np.ndarray, dtype: type, voxel: float) -> None:
     from nibabel.analyze import AnalyzeImage
 
-    image = AnalyzeImage(np.rint(array).astype(dtype), None)
+    image = AnalyzeImage(np.ceil(array).astype(dtype), None)  # the brain stays above 0
     image.header.set_zooms((voxel,) * 3)
     with atomic_path(f"{stem}.hdr") as header, atomic_path(f"{stem}.img"):
         image.to_filename(header)  # writes both
