@@ -45,8 +45,9 @@ def read_volume(path: str | os.PathLike, subject: str) -> tuple[np.ndarray, np.n
     except MemoryError:
         raise
     except Exception as error:  # nibabel, zlib and ITK have no common class of errors
+        cause = " ".join(str(error).split()) or type(error).__name__
         raise OSError(
-            f"{path}: this image of subject {subject} cannot be read ({str(error) or type(error).__name__}). "
+            f"{path}: this image of subject {subject} cannot be read ({cause}). "
             "Most likely its download or copy is incomplete: fetch it again."
         ) from error
     if path.is_dir() and "ITK_non_uniform_sampling_deviation" in image.GetMetaDataDictionary().GetKeys():

@@ -29,8 +29,8 @@ class LoadSubjectd(MapTransform):
     and ``MetricsSaver`` name what they write by the subject. Nothing in ``meta`` depends on the file format, so
     subjects of different formats share a batch.
 
-    A label without any foreground is allowed: subjects without a tumour exist. MONAI's metrics of an absent class are
-    NaN, and ``RandCropByPosNegLabeld`` then crops anywhere.
+    A label without any foreground is allowed: subjects without a tumour exist. MONAI's Dice of an absent class is NaN,
+    which means leave out, and ``RandCropByPosNegLabeld`` then warns and crops anywhere.
 
     Analyze files (``.hdr`` with ``.img``) store no orientation. nibabel takes their arrays to run to the left, forwards
     and upwards (LAS), with the origin in the middle of the volume. A prediction saved as NIfTI has that affine; the
