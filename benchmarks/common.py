@@ -7,6 +7,7 @@ import gc
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,7 @@ __all__ = [
     "machine",
     "quartiles",
     "results",
+    "run_bundle",
     "table",
     "take_turns",
     "write",
@@ -84,6 +86,26 @@ def results(quick: bool) -> Path:
     folder = Path(__file__).parent / "results" / ("quick" if quick else "")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def run_bundle(name: str, files: Sequence[str], log: Path, **options: Any) -> str:
+    """Run a bundle with these of its configuration files; the progress bar is shown, everything is in ``log``."""
+    configs = Path(__file__).resolve().parents[1] / "bundles" / name / "configs"
+    listed = "[" + ",".join(f"'{configs / file}.json'" for file in files) + "]"
+    arguments = [part for key, value in options.items() for part in (f"--{key}", str(value))]
+    command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "--config_file", listed, *arguments]
+    print("$ python " + " ".join(f'"{c}"' if " " in c or "[" in c else c for c in command[3:]), flush=True)
+    with log.open("w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        error = ""
+        for chunk in iter(lambda: process.stderr.read(64), ""):  # type: ignore[union-attr]
+            sys.stderr.write(chunk)
+            sys.stderr.flush()
+            error += chunk
+        if process.wait():
+            raise SystemExit(f"{Path(sys.argv[0]).name}: the command above failed; see {log}\n{error[-2000:]}")
+    return log.read_text()
 
 
 def machine() -> str:

@@ -14,37 +14,19 @@ import re
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common import machine, results, table
+from common import machine, results, run_bundle, table
 
-CONFIGS = Path(__file__).resolve().parents[1] / "bundles" / "fastmri_irim_reconstruction" / "configs"
+bundle = partial(run_bundle, "fastmri_irim_reconstruction")
 # Name: model file, overrides of its network, epochs (quick, long). One epoch is 64 crops of the training slices.
 NETWORKS: dict[str, tuple[str, dict[str, Any], tuple[int, int]]] = {
     "i-RIM": ("small", {}, (8, 40)),
     "RIM": ("rim", {"steps": 6, "channels": 16}, (8, 40)),
     "U-Net": ("unet", {"channels": 16}, (8, 40)),
 }
-
-
-def bundle(files: list[str], log: Path, **options: Any) -> str:
-    """Run the bundle with these configuration files; the progress bar is shown, everything is in ``log``."""
-    names = "[" + ",".join(f"'{CONFIGS / name}.json'" for name in files) + "]"
-    arguments = [part for key, value in options.items() for part in (f"--{key}", str(value))]
-    command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "--config_file", names, *arguments]
-    print("$ python " + " ".join(f'"{c}"' if " " in c or "[" in c else c for c in command[3:]), flush=True)
-    with log.open("w") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.PIPE, text=True)
-        assert process.stderr is not None
-        error = ""
-        for chunk in iter(lambda: process.stderr.read(64), ""):  # type: ignore[union-attr]
-            sys.stderr.write(chunk)
-            sys.stderr.flush()
-            error += chunk
-        if process.wait():
-            raise SystemExit(f"reconstruction.py: the command above failed; see {log}\n{error[-2000:]}")
-    return log.read_text()
 
 
 def scores(folder: Path) -> dict[str, float]:

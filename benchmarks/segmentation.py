@@ -1,0 +1,123 @@
+"""The InvRes U-Nets and their baseline on the iSeg sample set, trained on the same patches, through the bundle.
+
+    python benchmarks/segmentation.py [--quick] [--epochs N] [--output FOLDER]
+
+Writes the sample set if there is none, trains the three networks (parameters matched within 10 %), evaluates them on
+the unseen subject, and leaves a table and the pictures. Sample data show that it works; they are not iSeg-2019, and no
+score here compares with a published one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import machine, results, run_bundle, table, take_turns
+
+from monai_invertible.networks import FullyInvertibleUNet, PartiallyInvertibleUNet, PlainUNet
+
+bundle = partial(run_bundle, "iseg_invres_segmentation")
+# Name: class, override file, widths of the levels. 181, 187 and 182 thousand parameters.
+NETWORKS: dict[str, tuple[type[torch.nn.Module], list[str], list[int]]] = {
+    "3D U-Net": (PlainUNet, ["baseline"], [12, 24, 48]),
+    "Partially-InvRes": (PartiallyInvertibleUNet, ["partially"], [16, 32, 64]),
+    "Fully-InvRes": (FullyInvertibleUNet, [], [16, 32, 64]),
+}
+CLASSES = ("CSF", "GM", "WM")
+PATCH, BATCH = (48, 48, 48), 2  # those of quick.json
+
+
+def scores(folder: Path) -> dict[str, float]:
+    """The means that an evaluation wrote."""
+    with (folder / "scores.csv").open() as file:
+        row = next(row for row in csv.DictReader(file) if row["subject"] == "mean")
+    return {key: float(value) for key, value in row.items() if key != "subject"}
+
+
+def step_seconds(repeats: int) -> dict[str, float]:
+    """Median processor time of a training step, the networks taking turns."""
+
+    def step(network: torch.nn.Module) -> None:
+        network(torch.rand(BATCH, 2, *PATCH)).square().mean().backward()
+
+    steps = {
+        name: partial(step, kind(3, 2, 4, widths, (2,) * (len(widths) - 1)))
+        for name, (kind, _, widths) in NETWORKS.items()
+    }
+    return {name: statistics.median(p for _, p in pairs) for name, pairs in take_turns(steps, repeats).items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a tiny sample set and one epoch: shows that it runs")
+    parser.add_argument("--epochs", type=int, default=None, help="of every network, instead of the bundle's")
+    parser.add_argument("--output", type=Path, default=None, help="folder of everything that is written")
+    options = parser.parse_args()
+    output = (options.output or results(options.quick) / "segmentation").resolve()
+    output.mkdir(parents=True, exist_ok=True)
+    data = output / "sample_data"
+    if not data.exists():
+        size = ["--subjects", "3", "--size", "48"] if options.quick else []
+        subprocess.run([sys.executable, "-m", "monai_invertible", "sample-data", "iseg", str(data), *size], check=True)
+
+    seconds = step_seconds(1 if options.quick else 7)
+    rows = []
+    for name, (kind, files, widths) in NETWORKS.items():
+        folder = output / kind.__name__
+        folder.mkdir(exist_ok=True)
+        common: dict[str, Any] = {
+            "dataset_dir": data,
+            "ckpt_dir": folder / "models",
+            "output_dir": folder / "eval",
+            "network_def#channels": widths,
+            "network_def#strides": [2] * (len(widths) - 1),
+        }
+        epochs = options.epochs or (1 if options.quick else None)
+        start = time.perf_counter()
+        log = bundle(
+            ["train", *files, "quick"], folder / "train.log", **common, **({"epochs": epochs} if epochs else {})
+        )
+        minutes = (time.perf_counter() - start) / 60
+        bundle(["train", *files, "quick", "evaluate"], folder / "evaluate.log", overwrite=True, **common)
+        live = float(re.findall(r"live_peak ([0-9.]+) MiB", log)[-1])
+        parameters = sum(p.numel() for p in kind(3, 2, 4, widths, (2,) * (len(widths) - 1)).parameters())
+        score = scores(folder / "eval")
+        rows.append(
+            [
+                name,
+                f"{parameters / 1e3:.0f}",
+                f"**{score['dice']:.3f}**",
+                *(f"{score[f'dice_{c}']:.3f}" for c in CLASSES),
+                f"{score['hd95']:.2f}",
+                f"{score['hd100']:.1f}",
+                f"{seconds[name]:.2f}",
+                f"{live:.0f}",
+                f"{minutes:.1f}",
+            ]
+        )
+        for picture in (folder / "eval").glob("*.png"):
+            shutil.copy(picture, output / f"{kind.__name__}_{picture.name}")
+    head = ["", "parameters (k)", "Dice", *CLASSES, "HD95 (mm)", "HD100 (mm)", "step (s)", "peak of a step (MiB)"]
+    text = "\n\n".join(
+        [
+            "# Infant brain tissue, sample data",
+            table([*head, "training (minutes)"], rows),
+            f"`python benchmarks/segmentation.py {' '.join(sys.argv[1:])}`  \n{machine()}",
+        ]
+    )
+    (output / "table.md").write_text(text + "\n")
+    print(f"\n{text}\n\nPictures: {output}")
+
+
+if __name__ == "__main__":
+    main()
