@@ -30,9 +30,10 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], tuple[int, int]]] = {
 
 
 def scores(folder: Path) -> dict[str, float]:
-    """NMSE, PSNR and SSIM that an evaluation wrote."""
-    with (folder / "metrics.csv").open() as file:
-        return {row[0]: float(row[1]) for row in csv.reader(file)}
+    """The mean NMSE, PSNR and SSIM that an evaluation wrote."""
+    with (folder / "scores.csv").open() as file:
+        *_, mean = csv.DictReader(file)
+    return {name: float(score) for name, score in mean.items() if name != "filename"}
 
 
 def picture(path: Path, folders: dict[str, Path]) -> None:
