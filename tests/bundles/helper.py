@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +16,39 @@ from monai.bundle import ConfigWorkflow
 from monai.utils import set_determinism
 
 ROOT = Path(__file__).parents[2]
+BUNDLES = sorted(folder for folder in (ROOT / "bundles").iterdir() if folder.is_dir())
+
+
+# A program that runs a bundle and kills itself while the second resume.pt is being written.
+KILLED = """
+import os, signal, sys, torch
+save, saved = torch.save, []
+def half(checkpoint, path, *args, **kwargs):
+    save(checkpoint, path, *args, **kwargs)
+    saved.append(str(path))
+    if sum(name.endswith("resume.pt") for name in saved) == 2:
+        os.truncate(path, os.path.getsize(path) // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+torch.save = half
+import fire, monai.bundle
+fire.Fire(monai.bundle.run)
+"""
+
+
+def read_config(bundle: Path, name: str) -> dict[str, Any]:
+    """A config file as it is written."""
+    return json.loads((bundle / "configs" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def config_names(bundle: Path) -> list[str]:
+    """All config files but the metadata."""
+    return sorted(path.stem for path in (bundle / "configs").glob("*.json") if path.stem != "metadata")
+
+
+def model_names(bundle: Path) -> list[str]:
+    """The override files that replace or change the network, which inference takes as training does."""
+    files = {name: read_config(bundle, name) for name in config_names(bundle) if name not in ("train", "inference")}
+    return [name for name, file in files.items() if any(key.partition("#")[0] == "network_def" for key in file)]
 
 
 @contextmanager
@@ -82,7 +116,7 @@ def command(*verb: str, cwd: Path, **options: Any) -> str:
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
         timeout=120,
     )
     assert done.returncode == 0, done.stdout
