@@ -24,11 +24,15 @@ from monai_invertible.networks.layers import (
 )
 from monai_invertible.networks.nets import (
     FullyInvertibleUNet,
+    IndependentGenerators,
     InvertibleRIM,
     MagnitudeUNet,
     PartiallyInvertibleUNet,
     PlainUNet,
     RecurrentInferenceMachine,
+    ResNetGenerator,
+    SuperResolutionGenerators,
+    TranslationGenerators,
     ZeroFilled,
 )
 from monai_invertible.operators import FourierSampling
@@ -170,6 +174,15 @@ NETS: dict[type[nn.Module], list[Case]] = {
     RecurrentInferenceMachine: [
         Case(lambda: RecurrentInferenceMachine(2, 2, channels=4), ((2, 1, 9, 10, 2),)),
         Case(lambda: RecurrentInferenceMachine(3, 2, channels=3), ((1, 1, 3, 6, 5, 2),)),
+    ],
+    TranslationGenerators: [Case(lambda: TranslationGenerators(2, 1, 3, 4, 2), ((2, 1, 8, 12),))],
+    ResNetGenerator: [Case(lambda: ResNetGenerator(2, 1, 3, 4, 2), ((2, 1, 8, 12),))],
+    IndependentGenerators: [
+        Case(lambda: IndependentGenerators(ResNetGenerator(2, 1, 3, 4, 1), nn.Conv2d(3, 1, 1)), ((2, 1, 8, 8),))
+    ],
+    SuperResolutionGenerators: [
+        Case(lambda: perturbed(SuperResolutionGenerators(3, 2, 2, 4, 2)), ((2, 2, 3, 4, 5),)),
+        Case(lambda: SuperResolutionGenerators(2, 1, 3, 4, 0, act="relu"), ((2, 1, 5, 4),)),
     ],
     MagnitudeUNet: [Case(lambda: MagnitudeUNet(2, num_pool_layers=2), ((2, 1, 9, 10, 2),))],
     ZeroFilled: [Case(lambda: ZeroFilled(), ((2, 1, 9, 10, 2),))],

@@ -5,9 +5,13 @@ from __future__ import annotations
 from monai_invertible.networks.blocks import (
     ConvolutionalGRU,
     GatedResidualBlock,
+    GeneratorPair,
     LinearUpsample,
     PreActivationConvolution,
+    ResidualBranch,
     SegmentationUNet,
+    TranslationDecoder,
+    TranslationEncoder,
     VariationalBranch,
 )
 from monai_invertible.networks.layers import (
@@ -22,11 +26,15 @@ from monai_invertible.networks.layers import (
 )
 from monai_invertible.networks.nets import (
     FullyInvertibleUNet,
+    IndependentGenerators,
     InvertibleRIM,
     MagnitudeUNet,
     PartiallyInvertibleUNet,
     PlainUNet,
     RecurrentInferenceMachine,
+    ResNetGenerator,
+    SuperResolutionGenerators,
+    TranslationGenerators,
     ZeroFilled,
 )
 
@@ -36,7 +44,9 @@ __all__ = [
     "ConvolutionalGRU",
     "FullyInvertibleUNet",
     "GatedResidualBlock",
+    "GeneratorPair",
     "GradientUpdate",
+    "IndependentGenerators",
     "InvertibleRIM",
     "LinearUpsample",
     "MagnitudeUNet",
@@ -47,9 +57,15 @@ __all__ = [
     "PlainUNet",
     "PreActivationConvolution",
     "RecurrentInferenceMachine",
+    "ResNetGenerator",
+    "ResidualBranch",
     "ResidualCoupling",
     "SegmentationUNet",
     "SpaceToChannel",
+    "SuperResolutionGenerators",
+    "TranslationDecoder",
+    "TranslationEncoder",
+    "TranslationGenerators",
     "VariationalBranch",
     "ZeroFilled",
 ]
