@@ -11,8 +11,9 @@ __all__ = ["CheckpointReader"]
 
 
 class CheckpointReader(CheckpointLoader):
-    """MONAI's ``CheckpointLoader`` (same arguments) with errors that a user can act on; what is None in ``load_dict`` is
-    left out.
+    """MONAI's ``CheckpointLoader`` (same arguments) with errors that a user can act on.
+
+    What is None in ``load_dict`` is left out.
 
     Raises:
         FileNotFoundError: there is no such file.

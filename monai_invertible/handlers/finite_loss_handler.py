@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from monai_invertible.handlers.engine_losses import engine_losses
 
 if TYPE_CHECKING:
     from ignite.engine import Engine
@@ -28,10 +30,14 @@ class FiniteLossHandler:
 
         Raises:
             FloatingPointError: the loss is not finite.
+            ValueError: the engine has no loss.
         """
-        output: Any = engine.state.output
-        for item in output if isinstance(output, list) else [output]:
-            loss = float(item["loss"])
+        losses = engine_losses(engine)
+        if not losses:
+            raise ValueError(
+                'FiniteLossHandler: the engine\'s output must have a "loss", got none. Attach it to a trainer.'
+            )
+        for loss in losses:
             if not math.isfinite(loss):
                 raise FloatingPointError(
                     f"FiniteLossHandler: the loss must be finite, got {loss} in iteration {engine.state.iteration} of "

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from monai_invertible.handlers.engine_losses import engine_losses
 from monai_invertible.memory import process_peak_bytes
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class ProgressHandler:
 
     def update(self, engine: Engine) -> None:
         """Show the state after an iteration."""
-        shown = {"loss": _loss(engine.state.output), "memory": _memory(engine)}
+        shown = {"loss": next((f"{loss:.4g}" for loss in engine_losses(engine)), None), "memory": _memory(engine)}
         if self.key_metric and self.evaluator is not None and self.key_metric in self.evaluator.state.metrics:
             shown[self.key_metric] = f"{float(self.evaluator.state.metrics[self.key_metric]):.4g}"
         self._bar.set_postfix({k: v for k, v in shown.items() if v is not None}, refresh=False)
@@ -68,12 +69,6 @@ class ProgressHandler:
         """Close the bar and let the error go on."""
         self.close()
         raise error
-
-
-def _loss(output: Any) -> str | None:
-    first = output[0] if isinstance(output, list) and output else output
-    loss = first.get("loss") if isinstance(first, dict) else None
-    return None if loss is None else f"{float(loss):.4g}"
 
 
 def _memory(engine: Engine) -> str | None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from monai.networks.blocks.fft_utils_t import ifftn_centered_t
-from monai.utils.module import optional_import
 
 from monai_invertible.data.atomic_path import atomic_path
 from monai_invertible.handlers.engine_items import engine_items
@@ -17,10 +16,7 @@ from monai_invertible.metrics import central_region
 from monai_invertible.operators import magnitude
 
 if TYPE_CHECKING:
-    from ignite.engine import Engine, Events
-else:
-    Engine, _ = optional_import("ignite.engine", name="Engine")
-    Events, _ = optional_import("ignite.engine", name="Events")
+    from ignite.engine import Engine
 
 __all__ = ["ReconstructionSaver"]
 
@@ -55,6 +51,8 @@ class ReconstructionSaver:
 
     def attach(self, engine: Engine) -> None:
         """Register on an evaluator."""
+        from ignite.engine import Events
+
         engine.add_event_handler(Events.STARTED, self.reset)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.collect)
         engine.add_event_handler(Events.COMPLETED, self.write_all)

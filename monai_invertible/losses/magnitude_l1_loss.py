@@ -9,6 +9,7 @@ import torch
 from monai.utils.enums import LossReduction
 from torch.nn.modules.loss import _Loss
 
+from monai_invertible.losses.reduced import reduced
 from monai_invertible.operators import magnitude
 
 __all__ = ["MagnitudeL1Loss"]
@@ -40,7 +41,5 @@ class MagnitudeL1Loss(_Loss):
                 f"{tuple(target.shape)}. Crop or pad one of them."
             )
         error = (prediction - target).abs().flatten(1).mean(1)
-        loss = error / target.flatten(1).std(1).clamp_min(torch.finfo(error.dtype).tiny)
-        if self.reduction == LossReduction.MEAN.value:
-            return loss.mean()
-        return loss.sum() if self.reduction == LossReduction.SUM.value else loss
+        losses = error / target.flatten(1).std(1).clamp_min(torch.finfo(error.dtype).tiny)
+        return reduced(losses, self.reduction)

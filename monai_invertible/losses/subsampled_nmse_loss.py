@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from monai.utils.enums import LossReduction
 
+from monai_invertible.losses.reduced import reduced
 from monai_invertible.operators import magnitude
 
 __all__ = ["SubsampledNMSELoss"]
@@ -84,10 +85,7 @@ class SubsampledNMSELoss(torch.nn.modules.loss._Loss):
                 )
             error = _sum((estimate - target) ** 2 * mask)
             losses.append(torch.where(defined, error / torch.where(defined, energy, 1), 0))
-        loss = torch.stack(losses).mean(0)
-        if self.reduction == LossReduction.MEAN.value:
-            return loss.mean()
-        return loss.sum() if self.reduction == LossReduction.SUM.value else loss
+        return reduced(torch.stack(losses).mean(0), self.reduction)
 
     def _image(self, image: torch.Tensor) -> torch.Tensor:
         if image.dtype in (torch.float16, torch.bfloat16):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+import torch
 from ignite.engine import Engine
 
 from monai_invertible.handlers import FiniteLossHandler, ProgressHandler
@@ -55,3 +58,23 @@ def test_a_loss_that_is_no_number_stops_the_training(bad: float) -> None:
     with pytest.raises(FloatingPointError, match="iteration 2 of epoch 1.*checkpoint is kept"):
         engine.run([0.5, bad, 0.5])
     assert engine.state.iteration == 2
+
+
+@pytest.mark.parametrize("output", [None, [], {"pred": 1.0}, [{"pred": 1.0}], 0.5])
+def test_an_engine_without_a_loss(output: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """The bar shows none; the guard does not pretend to guard."""
+    engine = Engine(lambda engine, batch: output)
+    ProgressHandler().attach(engine)
+    engine.run([0])
+    assert "loss=" not in capsys.readouterr().err
+    FiniteLossHandler().attach(engine)
+    with pytest.raises(ValueError, match='output must have a "loss", got none. Attach it to a trainer'):
+        engine.run([0])
+
+
+@pytest.mark.parametrize("output", [{"loss": float("nan")}, [{"loss": 1.0}, {"loss": torch.tensor(float("nan"))}]])
+def test_any_item_of_the_output_can_stop_it(output: Any) -> None:
+    engine = Engine(lambda engine, batch: output)
+    FiniteLossHandler().attach(engine)
+    with pytest.raises(FloatingPointError, match="the loss must be finite, got nan"):
+        engine.run([0])
