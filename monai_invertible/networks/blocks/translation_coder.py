@@ -9,7 +9,7 @@ import torch
 from monai.networks.layers.factories import Conv, Norm
 from torch import Tensor, nn
 
-__all__ = ["TranslationDecoder", "TranslationEncoder", "normal_init"]
+__all__ = ["TranslationDecoder", "TranslationEncoder"]
 
 
 class TranslationEncoder(nn.Sequential):
@@ -62,12 +62,3 @@ class TranslationDecoder(nn.Sequential):
             layers += [up(width, half, 3, stride=2, padding=1, output_padding=1), norm(half), nn.ReLU()]
         last = Conv[Conv.CONV, spatial_dims](channels, out_channels, 7, padding=3, padding_mode="reflect")
         super().__init__(*layers, last, nn.Tanh())
-
-
-def normal_init(network: nn.Module) -> None:
-    """Convolutions N(0, 0.02) without bias, as CycleGAN and RevGAN start."""
-    for module in network.modules():
-        if isinstance(module, nn.modules.conv._ConvNd):
-            nn.init.normal_(module.weight, 0.0, 0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)

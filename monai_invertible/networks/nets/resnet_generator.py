@@ -7,10 +7,11 @@ once for each direction, not pix2pix's U-Net.
 from __future__ import annotations
 
 from monai.networks.layers.simplelayers import SkipConnection
+from monai.networks.utils import normal_init
 from torch import Tensor, nn
 
 from monai_invertible.networks.blocks.residual_branch import ResidualBranch
-from monai_invertible.networks.blocks.translation_coder import TranslationDecoder, TranslationEncoder, normal_init
+from monai_invertible.networks.blocks.translation_coder import TranslationDecoder, TranslationEncoder
 from monai_invertible.networks.scripting import ScriptedByTrace
 
 __all__ = ["ResNetGenerator"]
@@ -45,7 +46,7 @@ class ResNetGenerator(ScriptedByTrace):
             *blocks,
             TranslationDecoder(spatial_dims, out_channels, channels),
         )
-        normal_init(self)
+        self.apply(normal_init)  # N(0, 0.02), biases 0
 
     def forward(self, x: Tensor) -> Tensor:
         """The translated image."""

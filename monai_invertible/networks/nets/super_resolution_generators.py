@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from monai.networks.layers.factories import Conv
 from monai.networks.layers.utils import get_act_layer
+from monai.networks.utils import normal_init
 from torch import Tensor, nn
 
 from monai_invertible.autograd.sequential import InvertibleSequential
 from monai_invertible.networks.blocks.generator_pair import GeneratorPair
 from monai_invertible.networks.blocks.residual_branch import ResidualBranch
-from monai_invertible.networks.blocks.translation_coder import normal_init
 from monai_invertible.networks.layers.coupling import AdditiveCoupling
 
 __all__ = ["SuperResolutionGenerators"]
@@ -79,7 +79,7 @@ class SuperResolutionGenerators(GeneratorPair):
         )
         self.decoder_x = conv(channels, in_channels, 1)
         self.decoder_y = conv(channels, out_channels, 1)
-        normal_init(self)
+        self.apply(normal_init)  # N(0, 0.02), biases 0
         for module in self.modules():
             if isinstance(module, ResidualBranch):
                 module.reset_last()

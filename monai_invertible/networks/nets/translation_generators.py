@@ -6,12 +6,13 @@ Van der Ouderaa and Worrall, Reversible GANs for Memory-efficient Image-to-Image
 
 from __future__ import annotations
 
+from monai.networks.utils import normal_init
 from torch import Tensor
 
 from monai_invertible.autograd.sequential import InvertibleSequential
 from monai_invertible.networks.blocks.generator_pair import GeneratorPair
 from monai_invertible.networks.blocks.residual_branch import ResidualBranch
-from monai_invertible.networks.blocks.translation_coder import TranslationDecoder, TranslationEncoder, normal_init
+from monai_invertible.networks.blocks.translation_coder import TranslationDecoder, TranslationEncoder
 from monai_invertible.networks.layers.coupling import AdditiveCoupling
 
 __all__ = ["TranslationGenerators"]
@@ -65,7 +66,7 @@ class TranslationGenerators(GeneratorPair):
         )
         self.decoder_x = TranslationDecoder(spatial_dims, in_channels, channels)
         self.decoder_y = TranslationDecoder(spatial_dims, out_channels, channels)
-        normal_init(self)
+        self.apply(normal_init)  # N(0, 0.02), biases 0
 
     def translate(self, x: Tensor) -> Tensor:
         return self.decoder_y(self.core(self.encoder_x(x)))
