@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from monai_invertible.networks.blocks.pre_activation_convolution import PreActivationConvolution
 from monai_invertible.networks.layers.coupling import AdditiveCoupling
 
-__all__ = ["ResidualCoupling"]
+__all__ = ["ResidualCoupling", "residual_couplings"]
 
 
 class ResidualCoupling(AdditiveCoupling):
@@ -54,3 +55,13 @@ class ResidualCoupling(AdditiveCoupling):
             )
 
         super().__init__(branch(second, first), branch(first, second), split=(first, second))
+
+
+def residual_couplings(spatial_dims: int, channels: int, count: int, **options: Any) -> list[ResidualCoupling]:
+    """The ``count`` couplings of a level of a U-Net."""
+    if count < 1:
+        raise ValueError(
+            f"ResidualCoupling: num_res_units must be at least 1, got {count}: a level without couplings computes "
+            "nothing. Use num_res_units=2."
+        )
+    return [ResidualCoupling(spatial_dims, channels, **options) for _ in range(count)]

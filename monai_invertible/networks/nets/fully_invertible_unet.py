@@ -18,7 +18,7 @@ from monai_invertible.autograd.module import Inverse, InvertibleModule, as_tuple
 from monai_invertible.autograd.sequential import InvertibleSequential
 from monai_invertible.networks.blocks.segmentation_unet import SegmentationUNet, stride_tuples
 from monai_invertible.networks.layers.orthogonal_downsample import OrthogonalDownsample
-from monai_invertible.networks.layers.residual_coupling import ResidualCoupling
+from monai_invertible.networks.layers.residual_coupling import residual_couplings
 from monai_invertible.networks.layers.space_to_channel import SpaceToChannel
 from monai_invertible.networks.layers.splitting import ChannelSplit
 
@@ -104,15 +104,15 @@ class FullyInvertibleUNet(SegmentationUNet):
             "bias": bias,
         }
 
-        def couplings(width: int) -> list[InvertibleModule]:
-            return [ResidualCoupling(spatial_dims, width, **options) for _ in range(num_res_units)]
+        def couplings(width: int) -> Sequence[InvertibleModule]:
+            return residual_couplings(spatial_dims, width, num_res_units, **options)
 
         def down(width: int, step: tuple[int, ...]) -> InvertibleModule:
             if downsample == "squeeze":
                 return SpaceToChannel(step)
             return OrthogonalDownsample(width, step, orthogonal_map=downsample)
 
-        encoder, decoder = couplings(widths[0]), []
+        encoder, decoder = [*couplings(widths[0])], []
         for (skip, rest), step, width in zip(splits, steps, widths[1:], strict=True):
             encoder += [*leave(skip, rest), down(rest, step), *couplings(width)]
         for (skip, rest), step, width in reversed(list(zip(splits, steps, widths, strict=False))):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from monai_invertible.autograd.sequential import InvertibleSequential
 from monai_invertible.networks.blocks.linear_upsample import LinearUpsample
 from monai_invertible.networks.blocks.segmentation_unet import SegmentationUNet
-from monai_invertible.networks.layers.residual_coupling import ResidualCoupling
+from monai_invertible.networks.layers.residual_coupling import residual_couplings
 
 __all__ = ["PartiallyInvertibleUNet"]
 
@@ -81,7 +81,7 @@ class PartiallyInvertibleUNet(SegmentationUNet):
         }
 
         def couplings(width: int) -> InvertibleSequential:
-            layers = [ResidualCoupling(spatial_dims, width, **options) for _ in range(num_res_units)]
+            layers = residual_couplings(spatial_dims, width, num_res_units, **options)
             return InvertibleSequential(*layers, backprop=backprop)
 
         def down(i: int) -> nn.Module:

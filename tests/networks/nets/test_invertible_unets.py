@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from monai.inferers import SlidingWindowInferer
+from monai.networks.nets import UNet
 from torch import Tensor, nn
 
 from monai_invertible import set_backprop
@@ -160,6 +161,26 @@ def test_levels_that_make_no_network(kind: type[nn.Module], channels: Any, strid
         kind(2, 1, 1, channels, strides)
 
 
+@pytest.mark.parametrize("kind", INVERTIBLE)
+def test_a_monai_unets_configuration_is_one_of_ours(kind: type[nn.Module]) -> None:
+    """Replacing ``_target_`` is all: the arguments that configurations give to MONAI's UNet mean the same here."""
+    config: dict[str, Any] = {
+        "spatial_dims": 3,
+        "in_channels": 1,
+        "out_channels": 2,
+        "channels": [4, 8, 16],
+        "strides": [2, 2],
+        "kernel_size": 3,
+        "num_res_units": 2,
+        "act": "PRELU",
+        "norm": "batch",
+        "dropout": 0.1,
+        "bias": True,
+    }
+    x = torch.randn(2, 1, 8, 8, 8)
+    assert kind(**config)(x).shape == UNet(**config)(x).shape == (2, 2, 8, 8, 8)
+
+
 def test_other_errors_of_the_constructor() -> None:
     with pytest.raises(ValueError, match="needs at least two channels to split"):
         FullyInvertibleUNet(2, 1, 1, (1, 4), (2,))
@@ -167,6 +188,8 @@ def test_other_errors_of_the_constructor() -> None:
         FullyInvertibleUNet(2, 1, 1, (4, 8), (2,), downsample="pool")
     with pytest.raises(ValueError, match="ResidualCoupling: channels must be at least 2"):
         PartiallyInvertibleUNet(2, 1, 1, (1, 4), (2,))
+    with pytest.raises(ValueError, match="num_res_units must be at least 1, got 0"):
+        FullyInvertibleUNet(2, 1, 1, (4, 8), (2,), num_res_units=0)
     with pytest.raises(ValueError, match=r"PlainUNet: backprop must be one of \('checkpoint', 'store'\), got 'invert'"):
         PlainUNet(2, 1, 1, (4, 8), (2,), backprop="invert")
 
