@@ -13,7 +13,9 @@ and the distance 0; with only one of them the Dice is 0 and the distance the dia
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,8 +86,10 @@ class SegmentationMetric(Cumulative):
             return float(compute_dice(a[None, None], b[None, None], ignore_empty=False)) if both else float(not one)
         if not both:
             return float(np.linalg.norm(np.multiply(a.shape, spacing))) if one else 0.0
-        options = {"include_background": True, "percentile": self.percentile, "spacing": spacing}
-        return float(compute_hausdorff_distance(a[None, None], b[None, None], **options))  # type: ignore[arg-type]
+        options: Any = {"include_background": True, "percentile": self.percentile, "spacing": spacing}
+        with warnings.catch_warnings():  # MONAI passes itself an argument that it deprecates
+            warnings.filterwarnings("ignore", "monai.metrics.utils get_mask_edges", FutureWarning)
+            return float(compute_hausdorff_distance(a[None, None], b[None, None], **options))
 
     def get_buffer(self) -> torch.Tensor | None:
         """The values, (subjects, classes) float64; None before the first subject."""
