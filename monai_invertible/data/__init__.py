@@ -6,16 +6,24 @@ from monai_invertible.data.atomic_path import atomic_path
 from monai_invertible.data.brats_sample import write_brats_sample
 from monai_invertible.data.fastmri_dataset import fastmri_datalist, fastmri_masks, open_fastmri
 from monai_invertible.data.fastmri_sample import write_fastmri_sample
+from monai_invertible.data.hcp_datalist import hcp_datalist
+from monai_invertible.data.hcp_sample import write_hcp_sample
+from monai_invertible.data.image_pool import ImagePool
 from monai_invertible.data.iseg_sample import write_iseg_sample
 from monai_invertible.data.ismrmrd_header import parse_ismrmrd_header
 from monai_invertible.data.sample_anatomy import random_brain_slices, random_smooth_field
 from monai_invertible.data.segmentation_datalist import brats_datalist, iseg_datalist
+from monai_invertible.data.tensor_statistics import TensorStatistics
+from monai_invertible.data.write_nifti import write_nifti
 
 __all__ = [
+    "ImagePool",
+    "TensorStatistics",
     "atomic_path",
     "brats_datalist",
     "fastmri_datalist",
     "fastmri_masks",
+    "hcp_datalist",
     "iseg_datalist",
     "open_fastmri",
     "parse_ismrmrd_header",
@@ -23,5 +31,7 @@ __all__ = [
     "random_brain_slices",
     "write_brats_sample",
     "write_fastmri_sample",
+    "write_hcp_sample",
     "write_iseg_sample",
+    "write_nifti",
 ]

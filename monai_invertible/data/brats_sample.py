@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_invertible.data.atomic_path import atomic_path
 from monai_invertible.data.sample_anatomy import TEMPLATE_NOTICE
 from monai_invertible.data.sample_folder import prepare_sample_folder
 from monai_invertible.data.sample_tissues import MRSequence, TissueParameters, random_tissues, simulate_scan
 from monai_invertible.data.sample_tumour import add_random_tumour
+from monai_invertible.data.write_nifti import write_nifti
 
 __all__ = ["write_brats_sample"]
 
@@ -104,20 +104,13 @@ def _write_subject(folder: Path, size: int, rng: np.random.Generator) -> None:
         jitter = rng.uniform(0.95, 1.05, 3)
         sequence = MRSequence(*(jitter * sequence))
         image = simulate_scan(fractions, tissues, sequence, rng, noise=rng.uniform(0.02, 0.05))
-        _write_nifti(folder / f"{folder.name}_{name}.nii.gz", rng.uniform(150.0, 900.0) * image, np.int16, voxel)
+        _write(folder / f"{folder.name}_{name}.nii.gz", rng.uniform(150.0, 900.0) * image, np.int16, voxel)
     tumour = fractions[3:]
     label = np.where(tumour.sum(axis=0) > 0.5, _LABELS[tumour.argmax(axis=0)], 0)
-    _write_nifti(folder / f"{folder.name}_seg.nii.gz", label, np.uint8, voxel)
+    _write(folder / f"{folder.name}_seg.nii.gz", label, np.uint8, voxel)
 
 
-def _write_nifti(path: Path, array: np.ndarray, dtype: type, voxel: float) -> None:
-    import nibabel
-
+def _write(path: Path, array: np.ndarray, dtype: type, voxel: float) -> None:
     affine = np.diag([-voxel, -voxel, voxel, 1.0])
     affine[1, 3] = voxel * (array.shape[1] - 1)  # BraTS: the first voxel is at (0, 239, 0) mm
-    image = nibabel.Nifti1Image(np.ceil(array).astype(dtype), affine)  # the brain stays above 0
-    image.header.set_xyzt_units("mm", "sec")
-    image.set_qform(affine, code=1)
-    image.set_sform(affine, code=1)
-    with atomic_path(path) as temporary:
-        nibabel.save(image, temporary)
+    write_nifti(path, np.ceil(array).astype(dtype), affine)  # the brain stays above 0

@@ -17,8 +17,8 @@ def prepare_sample_folder(directory: str | os.PathLike, note: str, patterns: Seq
     Args:
         directory: a new or empty directory, or one that holds a note with the same first line.
         note: written to ``SAMPLE_DATA.md``; its first line names the kind of the sample set.
-        patterns: the files of such a set, relative to the directory; these alone are removed, and a sub-folder that is
-            empty then.
+        patterns: the files of such a set, relative to the directory; these alone are removed, and the sub-folders that
+            are empty then.
         overwrite: replace an older set of the same kind.
 
     Raises:
@@ -29,8 +29,9 @@ def prepare_sample_folder(directory: str | os.PathLike, note: str, patterns: Seq
         _check(directory, note, overwrite)
         for path in [path for pattern in patterns for path in directory.glob(pattern)]:
             path.unlink()
-            if path.parent != directory and not any(path.parent.iterdir()):
-                path.parent.rmdir()
+            for folder in path.relative_to(directory).parents[:-1]:
+                if not any((directory / folder).iterdir()):
+                    (directory / folder).rmdir()
     directory.mkdir(parents=True, exist_ok=True)
     (directory / _NOTE_NAME).write_text(note, encoding="utf-8")
     return directory

@@ -19,12 +19,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai.data.utils import partition_dataset
+from monai_invertible.data.split_by_subject import natural_order, split_by_subject
 
 __all__ = ["brats_datalist", "iseg_datalist"]
 
 _SUFFIXES = (".nii.gz", ".nii", ".hdr", "")  # "": a folder of one DICOM series
-_SECTIONS = ("training", "validation", "all")
 
 
 def brats_datalist(
@@ -62,7 +61,7 @@ def brats_datalist(
 
     rule = "a folder NAME with NAME_flair.nii.gz, ... for each subject"
     files = _files("brats_datalist", directory, find, rule, ("flair", "t1", "t1ce", "t2"), "seg" if labels else None)
-    return _split("brats_datalist", files, section, fold, folds, seed)
+    return split_by_subject("brats_datalist", files, section, fold, folds, seed)
 
 
 def iseg_datalist(
@@ -100,7 +99,7 @@ def iseg_datalist(
 
     rule = "NAME-T1.hdr, NAME-T1.img, NAME-T2.hdr, ... for each subject"
     files = _files("iseg_datalist", directory, find, rule, ("T1", "T2"), "label" if labels else None)
-    return _split("iseg_datalist", files, section, fold, len(files) if folds is None else folds, seed)
+    return split_by_subject("iseg_datalist", files, section, fold, len(files) if folds is None else folds, seed)
 
 
 def _files(
@@ -121,7 +120,7 @@ def _files(
         hint = f"Did you mean {' or '.join(inner)}?" if inner else "Give the folder of the data set."
         raise ValueError(f"{who}: folder {root} must hold {rule}, got no subject. {hint}")
     items = []
-    for name in sorted(subjects, key=_natural):
+    for name in sorted(subjects, key=natural_order):
         item: dict[str, Any] = {"image": [_path(who, root, name, subjects[name] + m) for m in modalities]}
         if label is not None:
             item["label"] = _path(who, root, name, subjects[name] + label, "; labels=False if it has no label")
@@ -145,24 +144,3 @@ def _path(who: str, root: Path, subject: str, stem: str, hint: str = "") -> str:
         f"{who}: subject {subject} has no {path.name} (.nii.gz, .nii, .hdr with .img, or a folder of one DICOM "
         f"series), got {there}. Complete {path.parent}, or rename the file{hint}."
     )
-
-
-def _split(who: str, items: list[dict[str, Any]], section: str, fold: int, folds: int, seed: int) -> list[dict]:
-    if section not in _SECTIONS:
-        raise ValueError(f"{who}: section must be one of {', '.join(map(repr, _SECTIONS))}, got {section!r}.")
-    if section == "all":
-        return items
-    if not 2 <= folds <= len(items):
-        raise ValueError(
-            f"{who}: folds must be 2 to the number of subjects, {len(items)}, got {folds}. "
-            "Use fewer folds or more subjects."
-        )
-    if not 0 <= fold < folds:
-        raise ValueError(f"{who}: fold must be 0 to {folds - 1}, got {fold}.")
-    parts = partition_dataset([item["subject"] for item in items], num_partitions=folds, shuffle=True, seed=seed)
-    return [item for item in items if (item["subject"] in parts[fold]) == (section == "validation")]
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sort numbers in a name by their value."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]

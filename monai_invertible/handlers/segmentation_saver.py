@@ -1,8 +1,4 @@
-"""Write the label maps that a segmentation network has predicted, each in the geometry of its subject.
-
-MONAI's ``SaveImage`` cannot replace a file in one step, and that of MONAI 1.6 fails for some sagittal acquisitions: it
-takes the first two rows and columns of the affine for that of an image in 2D, and inverts it.
-"""
+"""Write the label maps that a segmentation network has predicted, each in the geometry of its subject."""
 
 from __future__ import annotations
 
@@ -12,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from monai_invertible.data import atomic_path
+from monai_invertible.data import write_nifti
 from monai_invertible.handlers.engine_items import engine_items
 
 if TYPE_CHECKING:
@@ -47,8 +43,6 @@ class SegmentationSaver:
 
     def __call__(self, engine: Engine) -> None:
         """Write the subjects of the current batch."""
-        import nibabel
-
         for item in engine_items(engine):
             name = item["subject"]
             if name in self._written:  # a distributed sampler repeats items
@@ -59,10 +53,5 @@ class SegmentationSaver:
                     f"SegmentationSaver: {file} must not exist. Choose another output_dir, or set overwrite=True."
                 )
             label = item["pred"].cpu()
-            image = nibabel.Nifti1Image(label[0].numpy().astype(np.uint8), label.affine.numpy().astype(np.float64))
-            image.set_sform(image.affine, code="scanner")
-            image.set_qform(image.affine, code="scanner")
-            image.header.set_xyzt_units("mm")
-            with atomic_path(file) as path:
-                nibabel.save(image, path)
+            write_nifti(file, label[0].numpy().astype(np.uint8), label.affine.numpy())
             self._written.add(name)

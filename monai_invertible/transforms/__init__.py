@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from monai_invertible.transforms.correct_bias_field import CorrectBiasFieldd
 from monai_invertible.transforms.crop_kspace import CropKspaced
+from monai_invertible.transforms.load_diffusion_tensor import LoadDiffusionTensord
 from monai_invertible.transforms.load_fastmri import LoadFastMRId
 from monai_invertible.transforms.load_subject import LoadSubjectd
+from monai_invertible.transforms.patch_weight import PatchWeightd
 from monai_invertible.transforms.reference_image import ReferenceImaged
 from monai_invertible.transforms.regions_to_label import RegionsToLabeld
+from monai_invertible.transforms.standardize_tensor import StandardizeTensord
 from monai_invertible.transforms.undersample_kspace import UndersampleKspaced
 
 __all__ = [
     "CorrectBiasFieldd",
     "CropKspaced",
+    "LoadDiffusionTensord",
     "LoadFastMRId",
     "LoadSubjectd",
+    "PatchWeightd",
     "ReferenceImaged",
     "RegionsToLabeld",
+    "StandardizeTensord",
     "UndersampleKspaced",
 ]

@@ -5,18 +5,16 @@ What would spoil a training or a prediction without a word is an error here, whi
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from monai.data.meta_tensor import MetaTensor
 from monai.transforms.transform import MapTransform
 from monai.utils.misc import ensure_tuple
 
-from monai_invertible.data.read_volume import read_volume
+from monai_invertible.data.read_volume import check_same_grid, read_volume
+from monai_invertible.transforms.subject_image import subject_image
 
 __all__ = ["LoadSubjectd"]
 
@@ -63,15 +61,15 @@ class LoadSubjectd(MapTransform):
         image[0] = first
         for channel, path in enumerate(paths[1:], start=1):
             volume, other = read_volume(path, subject)
-            _check_grid(paths[0], first.shape, affine, path, volume.shape, other, subject)
+            check_same_grid(paths[0], first.shape, affine, path, volume.shape, other, subject)
             image[channel] = volume
-        d[self.keys[0]] = _meta_tensor(image, affine, name)
+        d[self.keys[0]] = subject_image(image, affine, name)
         for key in self.keys[1:]:
             if key in d:
                 volume, other = read_volume(d[key], subject)
-                _check_grid(paths[0], first.shape, affine, d[key], volume.shape, other, subject)
+                check_same_grid(paths[0], first.shape, affine, d[key], volume.shape, other, subject)
                 self._check_values(d[key], volume, subject)
-                d[key] = _meta_tensor(volume[None], affine, name)
+                d[key] = subject_image(volume[None], affine, name)
         return d
 
     def _check_values(self, path: str, label: np.ndarray, subject: str) -> None:
@@ -82,39 +80,4 @@ class LoadSubjectd(MapTransform):
         raise ValueError(
             f"{path}: labels must be among {list(self.label_values)}, got [{', '.join(found[:10])}{more}] "
             f"(subject {subject}). Take the original file, or set label_values to what the data set has."
-        )
-
-
-def _meta_tensor(array: np.ndarray, affine: np.ndarray, name: str) -> MetaTensor:
-    meta = {
-        "filename_or_obj": name,
-        "original_affine": affine,
-        "spatial_shape": np.array(array.shape[1:]),
-        "original_channel_dim": float("nan"),  # MONAI: the file has no channels
-        "space": "RAS",
-    }
-    return MetaTensor(torch.from_numpy(np.ascontiguousarray(array)), affine=torch.from_numpy(affine), meta=meta)
-
-
-def _check_grid(
-    first: str,
-    first_shape: tuple[int, ...],
-    first_affine: np.ndarray,
-    path: str,
-    shape: tuple[int, ...],
-    affine: np.ndarray,
-    subject: str,
-) -> None:
-    if shape != first_shape:
-        raise ValueError(
-            f"{path}: all images of a subject must have one shape, got {shape}, and {first_shape} in {first} (subject "
-            f"{subject}). Resample one to the grid of the other."
-        )
-    corners = np.array([(*corner, 1.0) for corner in itertools.product(*((0, n - 1) for n in shape))])
-    distance = np.linalg.norm((corners @ (affine - first_affine).T)[:, :3], axis=1).max()
-    if not distance <= 0.1 * np.linalg.norm(first_affine[:3, :3], axis=0).min():
-        raise ValueError(
-            f"{path}: all images of a subject must have one affine, got corners {distance:.3g} mm away from those of "
-            f"{first} (subject {subject}). Resample one to the grid of the other; if only its header is wrong, copy "
-            "the other's."
         )
