@@ -14,18 +14,16 @@ back to the graph, so a graph that is dropped or freed takes everything with it 
 from __future__ import annotations
 
 import sys
-import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._pytree import tree_leaves, tree_map_only
-from torch.utils.checkpoint import CheckpointFunction
 
+from monai_invertible.autograd.hidden_tensors import warn_of_hidden_tensors
 from monai_invertible.autograd.module import Step
 from monai_invertible.autograd.replay import Environment, storage, version
 
@@ -280,30 +278,3 @@ def own(tensor: Tensor, taken: set[Any]) -> Tensor:
         if storage(tensor) in taken or 0 in tensor.stride()
         else tensor
     )
-
-
-_inspected: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
-
-
-def warn_of_hidden_tensors(step: Step, outputs: tuple[Tensor, ...], inputs: tuple[Tensor, ...]) -> None:
-    """Warn, once a module, when a custom Function keeps tensors on its ``ctx``, where hooks cannot replace them."""
-    if step.module in _inspected:
-        return
-    _inspected.add(step.module)
-    seen = {t.grad_fn for t in inputs}
-    nodes = [t.grad_fn for t in outputs]
-    while nodes:
-        node = nodes.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if isinstance(node, CheckpointFunction._backward_cls):
-            continue  # keeps a random state, which is small
-        if isinstance(node, BackwardCFunction) and any(isinstance(v, Tensor) for v in vars(node).values()):
-            warnings.warn(
-                f"InvertibleSequential: {node.name()} in {step} keeps tensors as attributes of its ctx, which stay in "
-                "memory until backward (gradients are right). Use ctx.save_for_backward in that Function to save the "
-                "memory.",
-                stacklevel=4,
-            )
-        nodes += [following for following, _ in node.next_functions]
