@@ -14,7 +14,8 @@ __all__ = ["FiniteLossHandler"]
 
 
 class FiniteLossHandler:
-    """Ignite handler that raises when the loss is NaN or infinite; checkpoints that were written stay as they are.
+    """Ignite handler that raises when the loss is NaN or infinite, or another output whose name ends with "loss" (the
+    discriminators' of a GAN, its single terms); checkpoints that were written stay as they are.
 
     Put it before the handlers that save. (Ignite's ``TerminateOnNan`` ends such a run as if it had succeeded.)
     """
@@ -29,7 +30,7 @@ class FiniteLossHandler:
         """Check the loss of an iteration.
 
         Raises:
-            FloatingPointError: the loss is not finite.
+            FloatingPointError: a loss is not finite.
             ValueError: the engine has no loss.
         """
         losses = engine_losses(engine)
@@ -37,10 +38,10 @@ class FiniteLossHandler:
             raise ValueError(
                 'FiniteLossHandler: the engine\'s output must have a "loss", got none. Attach it to a trainer.'
             )
-        for loss in losses:
+        for name, loss in (pair for item in losses for pair in item.items()):
             if not math.isfinite(loss):
                 raise FloatingPointError(
-                    f"FiniteLossHandler: the loss must be finite, got {loss} in iteration {engine.state.iteration} of "
-                    f"epoch {engine.state.epoch}. The last checkpoint is kept; resume from it with a smaller learning "
-                    "rate, or look at the data of this batch."
+                    f"FiniteLossHandler: the {name} must be finite, got {loss} in iteration {engine.state.iteration} "
+                    f"of epoch {engine.state.epoch}. The last checkpoint is kept; resume from it with a smaller "
+                    "learning rate, or look at the data of this batch."
                 )

@@ -51,7 +51,10 @@ class ProgressHandler:
 
     def update(self, engine: Engine) -> None:
         """Show the state after an iteration."""
-        shown = {"loss": next((f"{loss:.4g}" for loss in engine_losses(engine)), None), "memory": _memory(engine)}
+        shown = {
+            "loss": next((f"{item['loss']:.4g}" for item in engine_losses(engine)), None),
+            "memory": _memory(engine),
+        }
         if self.key_metric and self.evaluator is not None and self.key_metric in self.evaluator.state.metrics:
             shown[self.key_metric] = f"{float(self.evaluator.state.metrics[self.key_metric]):.4g}"
         self._bar.set_postfix({k: v for k, v in shown.items() if v is not None}, refresh=False)

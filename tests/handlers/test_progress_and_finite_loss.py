@@ -78,3 +78,12 @@ def test_any_item_of_the_output_can_stop_it(output: Any) -> None:
     FiniteLossHandler().attach(engine)
     with pytest.raises(FloatingPointError, match="the loss must be finite, got nan"):
         engine.run([0])
+
+
+def test_the_losses_of_discriminators_and_single_terms_can_stop_it() -> None:
+    engine = Engine(
+        lambda engine, batch: {"loss": 1.0, "x": torch.zeros(2), "discriminator_y_loss": torch.tensor(batch)}
+    )
+    FiniteLossHandler().attach(engine)
+    with pytest.raises(FloatingPointError, match="the discriminator_y_loss must be finite, got inf in iteration 2"):
+        engine.run([0.5, torch.inf])
