@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from monai_invertible.engines.linear_decay import linear_decay
 from monai_invertible.engines.prepare_batch import PrepareBatchKspace
+from monai_invertible.engines.prepare_translation import PrepareBatchTranslation
 from monai_invertible.engines.show_cause_last import show_cause_last
+from monai_invertible.engines.translation_trainer import TranslationTrainer
 
-__all__ = ["PrepareBatchKspace", "show_cause_last"]
+__all__ = ["PrepareBatchKspace", "PrepareBatchTranslation", "TranslationTrainer", "linear_decay", "show_cause_last"]
