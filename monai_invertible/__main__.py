@@ -14,7 +14,7 @@ __all__ = ["main"]
 
 
 def add_sample_data(commands: Any) -> None:
-    """``sample-data fastmri|brats|iseg|hcp DIR``: write a sample set in a data set's own format."""
+    """``sample-data fastmri|brats|iseg|hcp|maps|cityscapes DIR``: write a sample set in a data set's own format."""
     parser = commands.add_parser("sample-data", help="write sample data in the format of a public data set")
     formats = parser.add_subparsers(dest="format", required=True, metavar="FORMAT")
     fastmri = add_format(
@@ -48,11 +48,19 @@ def add_sample_data(commands: Any) -> None:
         formats,
         "hcp",
         "HCP: diffusion-weighted volumes, b-values, directions and brain masks, simulated",
-        "Write 900001/T1w/Diffusion/data.nii.gz, ... below DIR. A subject takes about 2 seconds; one of full size (174) "
+        "Write 900001/T1w/Diffusion/data.nii.gz, ... below DIR. A subject takes about 2 seconds; of full size (174) "
         "about a minute.",
     )
     hcp.add_argument("--subjects", type=int, default=8, metavar="N", help="how many subjects")
     hcp.add_argument("--size", type=int, default=72, metavar="VOXELS", help="voxels from back to front")
+    for name, summary, unit in (
+        ("maps", "pix2pix's Maps: satellite pictures and maps, cut from two pictures of the Earth", "tiles"),
+        ("cityscapes", "pix2pix's Cityscapes: photos and labels, made from their colours by a rule", "photos"),
+    ):
+        pictures = add_format(formats, name, summary, "Write train, val, trainA, ... below DIR. It takes seconds.")
+        pictures.add_argument("--train", type=int, default=96, metavar="N", help="pairs to train on")
+        pictures.add_argument("--val", type=int, default=24, metavar="N", help=f"pairs of other {unit}")
+        pictures.add_argument("--size", type=int, default=256, metavar="PIXELS", help="rows and columns of a picture")
 
 
 def add_format(formats: Any, name: str, summary: str, description: str) -> argparse.ArgumentParser:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from monai_invertible.handlers.best_checkpoint_saver import BestCheckpointSaver
 from monai_invertible.handlers.checkpoint_reader import CheckpointReader
+from monai_invertible.handlers.cycle_handler import CycleHandler
 from monai_invertible.handlers.epoch_seed_handler import EpochSeedHandler
 from monai_invertible.handlers.fastmri_metric_handler import FastMRIMetricHandler
 from monai_invertible.handlers.finite_loss_handler import FiniteLossHandler
+from monai_invertible.handlers.label_color_metric_handler import LabelColorMetricHandler
 from monai_invertible.handlers.memory_handler import MemoryHandler
 from monai_invertible.handlers.overlay_saver import OverlaySaver
 from monai_invertible.handlers.progress_handler import ProgressHandler
@@ -15,13 +17,17 @@ from monai_invertible.handlers.resume_checkpoint_saver import ResumeCheckpointSa
 from monai_invertible.handlers.score_table_saver import ScoreTableSaver
 from monai_invertible.handlers.segmentation_metric_handler import SegmentationMetricHandler
 from monai_invertible.handlers.segmentation_saver import SegmentationSaver
+from monai_invertible.handlers.translation_metric_handler import TranslationMetricHandler
+from monai_invertible.handlers.translation_saver import TranslationSaver
 
 __all__ = [
     "BestCheckpointSaver",
     "CheckpointReader",
+    "CycleHandler",
     "EpochSeedHandler",
     "FastMRIMetricHandler",
     "FiniteLossHandler",
+    "LabelColorMetricHandler",
     "MemoryHandler",
     "OverlaySaver",
     "ProgressHandler",
@@ -30,4 +36,6 @@ __all__ = [
     "ScoreTableSaver",
     "SegmentationMetricHandler",
     "SegmentationSaver",
+    "TranslationMetricHandler",
+    "TranslationSaver",
 ]

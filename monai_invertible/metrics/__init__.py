@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from monai_invertible.metrics.central_region import central_region
 from monai_invertible.metrics.fastmri_metric import FastMRIMetric
+from monai_invertible.metrics.image_quality_metric import ImageQualityMetric, grey_levels
+from monai_invertible.metrics.label_color_metric import LabelColorMetric, nearest_colors
+from monai_invertible.metrics.named_scores import NamedScores
 from monai_invertible.metrics.segmentation_metric import SegmentationMetric, region_masks
 from monai_invertible.metrics.volume_key import volume_key
 
-__all__ = ["FastMRIMetric", "SegmentationMetric", "central_region", "region_masks", "volume_key"]
+__all__ = [
+    "FastMRIMetric",
+    "ImageQualityMetric",
+    "LabelColorMetric",
+    "NamedScores",
+    "SegmentationMetric",
+    "central_region",
+    "grey_levels",
+    "nearest_colors",
+    "region_masks",
+    "volume_key",
+]

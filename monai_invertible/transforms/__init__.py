@@ -6,8 +6,10 @@ from monai_invertible.transforms.correct_bias_field import CorrectBiasFieldd
 from monai_invertible.transforms.crop_kspace import CropKspaced
 from monai_invertible.transforms.load_diffusion_tensor import LoadDiffusionTensord
 from monai_invertible.transforms.load_fastmri import LoadFastMRId
+from monai_invertible.transforms.load_pictures import LoadPicturesd
 from monai_invertible.transforms.load_subject import LoadSubjectd
 from monai_invertible.transforms.patch_weight import PatchWeightd
+from monai_invertible.transforms.rand_partner import RandPartnerd
 from monai_invertible.transforms.reference_image import ReferenceImaged
 from monai_invertible.transforms.regions_to_label import RegionsToLabeld
 from monai_invertible.transforms.standardize_tensor import StandardizeTensord
@@ -18,8 +20,10 @@ __all__ = [
     "CropKspaced",
     "LoadDiffusionTensord",
     "LoadFastMRId",
+    "LoadPicturesd",
     "LoadSubjectd",
     "PatchWeightd",
+    "RandPartnerd",
     "ReferenceImaged",
     "RegionsToLabeld",
     "StandardizeTensord",

@@ -1,0 +1,66 @@
+"""Mean absolute error, PSNR and SSIM of pictures, in the grey levels 0 to 255 of their files.
+
+MONAI's metrics compute them. What is decided here is the scale: [-1, 1] becomes whole levels, as in a written file, but
+in floating point. The published evaluation of RevGAN subtracts arrays of 8-bit integers, which wrap around at 256 (its
+mean absolute errors of 130 contradict its PSNR of 26 dB, which is an error of 12.4 at most), and computes the SSIM of
+flattened arrays; neither can be compared with these.
+"""
+
+from __future__ import annotations
+
+import torch
+from monai.metrics.regression import MAEMetric, PSNRMetric, RegressionMetric, SSIMMetric
+
+from monai_invertible.metrics.named_scores import NamedScores
+
+__all__ = ["ImageQualityMetric", "grey_levels"]
+
+_METRICS: dict[str, RegressionMetric] = {
+    "mae": MAEMetric(),
+    "psnr": PSNRMetric(max_val=255.0),
+    "ssim": SSIMMetric(spatial_dims=2, data_range=255.0),  # Gaussian window of 11 pixels, mean of the channels
+}
+
+
+def grey_levels(image: torch.Tensor) -> torch.Tensor:
+    """[-1, 1] -> whole numbers 0 to 255, float32; what is outside is clipped."""
+    return image.as_subclass(torch.Tensor).float().clamp(-1.0, 1.0).add(1.0).mul(127.5).round()
+
+
+class ImageQualityMetric(NamedScores):
+    """One score of pictures: a value an image.
+
+    ``metric(prediction, truth, name)`` adds an image; ``get_buffer()`` gives the values (images, 1), in the order of
+    ``volume_key``; ``aggregate()`` their mean; ``reset()`` starts again. In a distributed run both gather
+    all processes.
+
+    Args:
+        metric: "mae" (grey levels), "psnr" (dB, peak 255; infinite for equal pictures) or "ssim" (Wang et al. 2004).
+
+    Raises:
+        ValueError: if there is no such metric or shapes do not fit.
+    """
+
+    def __init__(self, metric: str) -> None:
+        super().__init__()
+        if metric not in _METRICS:
+            raise ValueError(f"ImageQualityMetric: metric must be one of {', '.join(_METRICS)}, got {metric!r}.")
+        self.metric = metric
+
+    def __call__(self, prediction: torch.Tensor, truth: torch.Tensor, name: str) -> None:
+        """Add a picture (C, rows, columns) in [-1, 1]."""
+        if prediction.shape != truth.shape or prediction.ndim != 3:
+            raise ValueError(
+                f"ImageQualityMetric: prediction and truth of {name} must be pictures (C, rows, columns) of one shape, "
+                f"got {tuple(prediction.shape)} and {tuple(truth.shape)}. Resize one to the size of the other."
+            )
+        compute = _METRICS[self.metric]._compute_metric  # of MONAI; calling the metric would also collect
+        self.add(name, compute(grey_levels(prediction)[None], grey_levels(truth)[None]))
+
+    def get_buffer(self) -> torch.Tensor:
+        """The values, (images, 1) float64."""
+        return self.rows()
+
+    def aggregate(self) -> torch.Tensor:
+        """Their mean."""
+        return self.rows().mean()
