@@ -114,7 +114,7 @@ def main() -> None:
             "# Infant brain tissue, sample data",
             table([*head, "training (minutes)"], rows),
             "Two subjects that were not trained on. Every network saw the same patches of 48 x 48 x 48 voxels of the "
-            "other eight. Step: processor time of a training step of two patches, the networks taking turns, median of 7."
+            "other eight. Step: processor time of a training step of two patches, taking turns, median of 7."
             " Peak: the largest sum of living tensors in the first step of the training, without parameters and data.",
             f"`python benchmarks/segmentation.py {' '.join(sys.argv[1:])}`  \n{machine()}",
         ]
