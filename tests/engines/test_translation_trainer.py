@@ -8,7 +8,7 @@ import pytest
 import torch
 from ignite.engine import Events
 from monai.engines import IterationEvents
-from monai.networks.nets import UNet
+from monai.networks.nets import PatchDiscriminator, UNet
 from monai.utils.enums import AdversarialIterationEvents
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from monai_invertible.data import ImagePool
 from monai_invertible.losses import PairedTranslationLoss, TranslationLoss, UnpairedTranslationLoss
-from monai_invertible.networks import IndependentGenerators
+from monai_invertible.networks import IndependentGenerators, SuperResolutionGenerators
 from tests.engines.translation import discriminators, generators, gradients, images, state, trainer
 
 
@@ -78,6 +78,29 @@ def test_one_step_is_that_of_a_loop_written_out(paired: bool, backprop: str) -> 
         torch.testing.assert_close(got[name], expected, rtol=1e-7, atol=1e-8 * scale + 1e-14, msg=name)
     moved = {name: value for name, value in weights.items() if grads[name].abs().max() > 1e-9}
     torch.testing.assert_close({name: state(engine)[name] for name in moved}, moved, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("loss", [PairedTranslationLoss(), UnpairedTranslationLoss()], ids=["paired", "unpaired"])
+def test_a_core_with_batch_norm_in_3d(loss: TranslationLoss) -> None:
+    """It is run in both directions, in the cycles twice; running statistics and gradients are those of the stored."""
+    data = [{name: torch.rand(2, 6, 6, 6, dtype=torch.float64) for name in "xy"} for _ in range(4)]
+    runs = []
+    for backprop in ("store", "invert"):
+        torch.manual_seed(0)
+        pair = SuperResolutionGenerators(3, 2, 2, channels=4, depth=2, backprop=backprop).double()
+        for parameter in pair.parameters():
+            nn.init.normal_(parameter, std=0.2)
+        channels = 4 if isinstance(loss, PairedTranslationLoss) else 2
+        judges = nn.ModuleDict({name: PatchDiscriminator(3, 2, channels, num_layers_d=1) for name in "xy"}).double()
+        optimizers = {
+            "g_optimizer": torch.optim.SGD(pair.parameters(), 0.01),
+            "d_optimizer": torch.optim.SGD(judges.parameters(), 0.01),
+        }
+        engine = trainer(loss, g_network=pair, d_network=judges, data=DataLoader(data, batch_size=2), **optimizers)
+        engine.run()
+        runs.append({**state(engine), **{f"gradient of {name}": grad for name, grad in gradients(engine).items()}})
+    assert sum(name.endswith("running_var") for name in runs[0]) > 4
+    torch.testing.assert_close(runs[1], runs[0], rtol=1e-7, atol=1e-9)
 
 
 def test_each_step_moves_its_own_networks_only() -> None:
