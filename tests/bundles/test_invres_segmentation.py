@@ -73,7 +73,7 @@ class Kind:
 
     @property
     def training(self) -> dict[str, Any]:
-        return {**TRAINING, **self.tiny, "dataset_dir": self.data}
+        return {**TRAINING, **self.tiny, "dataset_dir": self.data, **({"deform_prob": 1.0} if self.name == "brats" else {})}
 
     def items(self, folder: Path | None = None, section: str = "all") -> list[dict[str, Any]]:
         return {"brats": brats_datalist, "iseg": iseg_datalist}[self.name](folder or self.data, section, folds=4)
@@ -528,4 +528,4 @@ def test_bundles_are_alike() -> None:
     for name in ("evaluate.json", "vae.json", "persistent.json", "multi_gpu_train.json", "logging.conf"):
         assert len({(folder / "configs" / name).read_text(encoding="utf-8") for folder in folders}) == 1, name
     keys = [json.loads((folder / "configs/train.json").read_text(encoding="utf-8")).keys() for folder in folders]
-    assert keys[0] ^ keys[1] == {"elastic_prob", "correct_bias"}
+    assert keys[0] ^ keys[1] == {"deform_prob", "correct_bias"}
