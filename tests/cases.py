@@ -25,6 +25,7 @@ from monai_invertible.networks.layers import (
 from monai_invertible.networks.nets import (
     FullyInvertibleUNet,
     IndependentGenerators,
+    InterpolationGenerators,
     InvertibleRIM,
     MagnitudeUNet,
     PartiallyInvertibleUNet,
@@ -185,5 +186,6 @@ NETS: dict[type[nn.Module], list[Case]] = {
         Case(lambda: SuperResolutionGenerators(2, 1, 3, 4, 0, act="relu"), ((2, 1, 5, 4),)),
     ],
     MagnitudeUNet: [Case(lambda: MagnitudeUNet(2, num_pool_layers=2), ((2, 1, 9, 10, 2),))],
+    InterpolationGenerators: [Case(lambda: InterpolationGenerators("cubic"), ((2, 3, 6, 5, 4),))],
     ZeroFilled: [Case(lambda: ZeroFilled(), ((2, 1, 9, 10, 2),))],
 }

@@ -42,8 +42,8 @@ MAY_IMPORT = {
 }
 
 # What takes long to import, or need not be installed: imported inside functions only.
-HEAVY = """dipy einops fastmri fire h5py ignite itk jsonschema matplotlib memcnn nibabel nilearn onnx pandas requests scipy
-SimpleITK skimage tensorboard torchvision tqdm""".split()
+HEAVY = """dipy einops fastmri fire h5py ignite itk jsonschema matplotlib memcnn nibabel nilearn onnx pandas requests
+scipy SimpleITK skimage tensorboard torchvision tqdm""".split()
 
 
 def parse(file: Path) -> ast.Module:

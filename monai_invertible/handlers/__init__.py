@@ -17,6 +17,8 @@ from monai_invertible.handlers.resume_checkpoint_saver import ResumeCheckpointSa
 from monai_invertible.handlers.score_table_saver import ScoreTableSaver
 from monai_invertible.handlers.segmentation_metric_handler import SegmentationMetricHandler
 from monai_invertible.handlers.segmentation_saver import SegmentationSaver
+from monai_invertible.handlers.tensor_map_saver import TensorMapSaver
+from monai_invertible.handlers.tensor_metric_handler import TensorMetricHandler
 from monai_invertible.handlers.translation_metric_handler import TranslationMetricHandler
 from monai_invertible.handlers.translation_saver import TranslationSaver
 
@@ -36,6 +38,8 @@ __all__ = [
     "ScoreTableSaver",
     "SegmentationMetricHandler",
     "SegmentationSaver",
+    "TensorMapSaver",
+    "TensorMetricHandler",
     "TranslationMetricHandler",
     "TranslationSaver",
 ]

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from monai.data.meta_tensor import MetaTensor
-from monai.transforms.spatial.array import Orientation
 from monai.transforms.utils import generate_spatial_bounding_box
 
 from monai_invertible.data import atomic_path
 from monai_invertible.handlers.engine_items import engine_items
+from monai_invertible.handlers.radiological import radiological
 from monai_invertible.metrics import region_masks, volume_key
 
 if TYPE_CHECKING:
@@ -111,7 +110,7 @@ class OverlaySaver:
         """One dictionary a plane: ``image``, the class masks of ``label`` and ``pred``, and the ``spacing`` in mm."""
         view = {key: item[key] for key in PANELS if item.get(key) is not None}
         view["image"] = view["image"][[self.channel]]
-        view = {key: _radiological(value) for key, value in view.items()}
+        view = {key: radiological(value) for key, value in view.items()}
         start, stop = generate_spatial_bounding_box(view["image"], lambda x: x != 0, margin=2, allow_smaller=True)
         if any(stop):  # cut the black margin off
             box = (slice(None), *(slice(a, b) for a, b in zip(start, stop, strict=True)))
@@ -133,11 +132,6 @@ class OverlaySaver:
     def _write(self, file: str, title: str, planes: list[dict[str, Any]]) -> None:
         with atomic_path(self.output_dir / f"{file}.png") as path:
             _picture(path, title, planes, list(self.painted))
-
-
-def _radiological(image: torch.Tensor) -> Any:
-    """(C, \\*spatial) with the axes right to left, posterior to anterior, inferior to superior."""
-    return Orientation(axcodes="LAS", labels=None)(MetaTensor(image))
 
 
 def _window(image: np.ndarray) -> tuple[np.ndarray, float, float]:

@@ -1,4 +1,4 @@
-"""Scores of reconstructions and segmentations."""
+"""Scores of reconstructions, segmentations and diffusion tensors."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from monai_invertible.metrics.image_quality_metric import ImageQualityMetric, gr
 from monai_invertible.metrics.label_color_metric import LabelColorMetric, nearest_colors
 from monai_invertible.metrics.named_scores import NamedScores
 from monai_invertible.metrics.segmentation_metric import SegmentationMetric, region_masks
+from monai_invertible.metrics.tensor_metric import TensorMetric, interior_mask, tensor_brain_mask
 from monai_invertible.metrics.volume_key import volume_key
 
 __all__ = [
@@ -16,9 +17,12 @@ __all__ = [
     "LabelColorMetric",
     "NamedScores",
     "SegmentationMetric",
+    "TensorMetric",
     "central_region",
     "grey_levels",
+    "interior_mask",
     "nearest_colors",
     "region_masks",
+    "tensor_brain_mask",
     "volume_key",
 ]

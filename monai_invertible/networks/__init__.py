@@ -27,6 +27,7 @@ from monai_invertible.networks.layers import (
 from monai_invertible.networks.nets import (
     FullyInvertibleUNet,
     IndependentGenerators,
+    InterpolationGenerators,
     InvertibleRIM,
     MagnitudeUNet,
     PartiallyInvertibleUNet,
@@ -47,6 +48,7 @@ __all__ = [
     "GeneratorPair",
     "GradientUpdate",
     "IndependentGenerators",
+    "InterpolationGenerators",
     "InvertibleRIM",
     "LinearUpsample",
     "MagnitudeUNet",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from monai_invertible.networks.nets.fully_invertible_unet import FullyInvertibleUNet
 from monai_invertible.networks.nets.independent_generators import IndependentGenerators
+from monai_invertible.networks.nets.interpolation_generators import InterpolationGenerators
 from monai_invertible.networks.nets.invertible_rim import InvertibleRIM
 from monai_invertible.networks.nets.magnitude_unet import MagnitudeUNet
 from monai_invertible.networks.nets.partially_invertible_unet import PartiallyInvertibleUNet
@@ -17,6 +18,7 @@ from monai_invertible.networks.nets.zero_filled import ZeroFilled
 __all__ = [
     "FullyInvertibleUNet",
     "IndependentGenerators",
+    "InterpolationGenerators",
     "InvertibleRIM",
     "MagnitudeUNet",
     "PartiallyInvertibleUNet",
