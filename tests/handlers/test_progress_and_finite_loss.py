@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from ignite.engine import Engine
 
 from monai_invertible.handlers import FiniteLossHandler, ProgressHandler
+from monai_invertible.memory import process_peak_bytes
 
 
 def trainer() -> Engine:
@@ -23,7 +25,8 @@ def test_the_bar_shows_loss_memory_and_the_whole_run(capsys: pytest.CaptureFixtu
     assert "training: 100%" in shown
     assert "6/6" in shown
     assert "loss=0.25" in shown
-    assert "GiB" in shown
+    memory = float(re.findall(r"memory=([\d.]+) GiB", shown)[-1])
+    assert memory == pytest.approx(process_peak_bytes() / 2**30, abs=0.05)
 
 
 def test_a_resumed_run_starts_where_it_was(capsys: pytest.CaptureFixture[str]) -> None:
@@ -49,6 +52,14 @@ def test_an_error_closes_the_bar_and_goes_on() -> None:
     with pytest.raises(ZeroDivisionError):
         engine.run([1, 0])
     assert handler._bar is None
+
+
+def test_a_run_that_is_terminated_closes_the_bar() -> None:
+    engine = Engine(lambda engine, batch: engine.terminate(skip_completed=True))
+    handler = ProgressHandler()
+    handler.attach(engine)
+    engine.run([0, 0])
+    assert engine.state.iteration == 1 and handler._bar is None
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

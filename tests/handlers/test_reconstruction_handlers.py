@@ -12,6 +12,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator
 from monai.transforms import Compose, DeleteItemsd
@@ -23,9 +24,11 @@ from monai_invertible.transforms import LoadFastMRId, ReferenceImaged, Undersamp
 
 
 class ZeroFilled(torch.nn.Module):
+    scale = 1.0
+
     def forward(self, kspace: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         assert mask is not None
-        return fastmri.ifft2c(kspace)[:, 0].movedim(-1, 1)
+        return self.scale * fastmri.ifft2c(kspace)[:, 0].movedim(-1, 1)
 
 
 def evaluator(folder: Path, *, unit: str = "slice", steps: tuple[Any, ...] = (), **options: Any) -> SupervisedEvaluator:
@@ -99,6 +102,10 @@ def test_table_of_scores(fastmri_folder: Path, tmp_path: Path) -> None:
     assert header == ["filename", "nmse"] and mean[0] == "mean"
     assert [row[0] for row in rows] == ["file1000000.h5", "file1000001.h5"]
     assert float(mean[1]) == pytest.approx((float(rows[0][1]) + float(rows[1][1])) / 2, rel=1e-5)
+    engine.data_loader.dataset.data = engine.data_loader.dataset.data[:3]  # a second run knows nothing of the first
+    engine.run()
+    table = (tmp_path / "scores.csv").read_text().split()
+    assert [line.partition(",")[0] for line in table] == ["filename", "file1000001.h5", "mean"]
     for name, score in rows:
         alone = evaluator(folder, **options)
         alone.data_loader.dataset.data = [item for item in alone.data_loader.dataset.data if item["filename"] == name]
@@ -140,6 +147,27 @@ def test_files_of_test_volumes(fastmri_folder: Path, tmp_path: Path) -> None:
         assert matplotlib.image.imread(tmp_path / f"{source.stem}.png").shape[1] == 600
 
 
+@pytest.mark.parametrize("reference", [True, False])
+def test_picture(
+    outcome: tuple[Path, np.ndarray, np.ndarray], reference: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the middle slice: zero-filled, reconstruction, reference, error x 5, with one grey scale."""
+    path, image, truth = outcome
+    shown: list[tuple[np.ndarray, float, float]] = []
+    monkeypatch.setattr(Axes, "imshow", lambda self, panel, cmap, vmin, vmax: shown.append((panel, vmin, vmax)))
+    steps = () if reference else (DeleteItemsd("reference"),)
+    engine = evaluator(path.parent, steps=steps, val_handlers=[ReconstructionSaver(tmp_path)])
+    engine.network.scale = 0.5
+    engine.run()
+    panels = [image[1], image[1] / 2]
+    if reference:
+        panels += [truth[1], 5 * np.abs(image[1] / 2 - truth[1])]
+    assert len(shown) == len(panels)
+    for (panel, low, high), wanted in zip(shown, panels, strict=True):
+        np.testing.assert_allclose(panel, wanted, rtol=1e-3, atol=1e-7)
+        assert low == 0 and high == pytest.approx((truth if reference else image / 2)[1].max(), rel=1e-4)
+
+
 def test_existing_files_are_kept_unless_told(outcome: tuple[Path, np.ndarray, np.ndarray], tmp_path: Path) -> None:
     folder, old = outcome[0].parent, tmp_path / "file2000000.nii.gz"
     old.write_text("old")
@@ -173,3 +201,21 @@ def test_an_incomplete_volume_is_written_when_the_run_ends(
     engine.run()
     with h5py.File(tmp_path / "file2000000.h5") as file:
         np.testing.assert_allclose(file["reconstruction"][()], image[:2], rtol=1e-3, atol=1e-8)
+
+
+def test_a_volume_without_its_middle_slice_has_no_picture(
+    outcome: tuple[Path, np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    engine = evaluator(outcome[0].parent, val_handlers=[ReconstructionSaver(tmp_path)])
+    engine.data_loader.dataset.data = engine.data_loader.dataset.data[:1]
+    engine.run()
+    assert sorted(file.suffix for file in tmp_path.iterdir()) == [".gz", ".h5"]
+
+
+def test_slices_in_any_order(outcome: tuple[Path, np.ndarray, np.ndarray], tmp_path: Path) -> None:
+    path, image, _ = outcome
+    engine = evaluator(path.parent, val_handlers=[ReconstructionSaver(tmp_path)])
+    engine.data_loader.dataset.data.reverse()
+    engine.run()
+    with h5py.File(tmp_path / "file2000000.h5") as file:
+        np.testing.assert_allclose(file["reconstruction"][()], image, rtol=1e-3, atol=1e-8)

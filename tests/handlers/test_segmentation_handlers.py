@@ -11,6 +11,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 from monai.data import DataLoader, Dataset, MetaTensor
 from monai.engines import SupervisedEvaluator
 
@@ -84,7 +85,8 @@ def test_label_maps_are_saved_with_their_geometry(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.nii.gz", "c.nii.gz"]
     image = nibabel.load(tmp_path / "out" / "a.nii.gz")
     np.testing.assert_array_equal(image.affine, AFFINE.numpy())
-    assert image.get_data_dtype() == np.uint8
+    assert image.get_data_dtype() == np.uint8 and image.header.get_xyzt_units()[0] == "mm"
+    assert image.get_qform(coded=True)[1] == image.get_sform(coded=True)[1] == 1  # the scanner's axes, for any reader
     np.testing.assert_array_equal(np.asarray(image.dataobj), label()[0].numpy())
 
 
@@ -115,6 +117,29 @@ def test_picture_shows_the_patients_right_on_the_left(tmp_path: Path) -> None:
         np.testing.assert_array_equal(one["pred"], other["pred"])
     axial = planes[0][0]["pred"].any(0)
     assert axial.shape == (9, 10) and axial[2].any() and not axial[6].any()
+
+
+def test_colours_and_shape_of_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The smaller class is on top of the larger one; the image is the chosen channel; voxels have their shape."""
+    shown: list[tuple[np.ndarray, float]] = []
+
+    def imshow(self: Axes, picture: np.ndarray, *, aspect: float, **options: Any) -> None:
+        shown.append((picture, aspect))
+
+    monkeypatch.setattr(Axes, "imshow", imshow)
+    labels = torch.zeros(1, 12, 12, 12)
+    labels[:, 5, 2:10, 2:10] = labels[:, 2:10, 5, 2:10] = labels[:, 2:10, 2:10, 5] = 2  # the largest slices are there
+    labels[:, 4:7, 4:7, 4:7] = 4
+    image = torch.stack([torch.ones(12, 12, 12), torch.linspace(1, 2, 12).expand(12, 12, 12)])
+    affine = torch.diag(torch.tensor([-1.0, 2.0, 3.0, 1.0]))  # shown in this order of the axes
+    item = {"image": MetaTensor(image, affine=affine), "pred": MetaTensor(labels, affine=affine)}
+    saver = OverlaySaver(tmp_path, CLASSES, channel=1)
+    saver._write("case", "case", saver._slices(item))
+    assert [aspect for _, aspect in shown] == pytest.approx(2 * [2 / 1, 3 / 1, 3 / 2])
+    coronal, prediction = shown[1][0], shown[4][0]  # the pictures are transposed: z, x
+    assert coronal[0].max() < 0.1 and coronal[-1].min() > 0.9  # the channel that grows with z
+    whole, core, grey = prediction[8, 8], prediction[5, 5], prediction[0, 0]
+    assert core[0] > core[2] and whole[2] > whole[0] and grey[0] == grey[2]  # orange in blue
 
 
 def test_pictures_of_every_case(tmp_path: Path) -> None:
