@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import os
 import re
 import subprocess
@@ -14,12 +16,18 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture
-def common(monkeypatch):
+def benchmark(monkeypatch):
+    """From a benchmark's name to its module."""
+    before = set(sys.modules)
     monkeypatch.syspath_prepend(str(FOLDER))
-    import common
+    yield importlib.import_module
+    for name in set(sys.modules) - before & {path.stem for path in FOLDER.glob("*.py")}:
+        del sys.modules[name]
 
-    yield common
-    sys.modules.pop("common")
+
+@pytest.fixture
+def common(benchmark):
+    return benchmark("common")
 
 
 def test_table(common):
@@ -54,3 +62,55 @@ def test_memory_against_depth_runs_and_is_flat_when_inverted():
     assert shallow == deep
     assert float(rows["stored"][1]) > float(rows["checkpointed"][1]) > deep
     assert (FOLDER / "results" / "quick" / "memory_against_depth.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize("task", ["BraTS", "iSeg"])
+def test_fully_invertible_unet_keeps_its_promise(benchmark, task):
+    """At the paper's sizes: a quarter of its own stored step, a third of the U-Net's, and the paper's order."""
+    invres = benchmark("invres_memory")
+    report = {key: peak.peak for key, peak in invres.simulate(invres.TASKS[task], vae=False, optimizer=None).items()}
+    fully = report["Fully", "invert"]
+    assert fully < 0.28 * report["Fully", "store"]
+    assert fully < 0.36 * report["U-Net", "store"]
+    assert fully < report["Partially", "invert"] < report["U-Net", "checkpoint"] < report["U-Net", "store"]
+
+
+def test_parameters_are_matched(benchmark):
+    invres = benchmark("invres_memory")
+    reports = {
+        (name, "store"): invres.estimate_training_step(
+            lambda n=name: invres.SPEED.network(n, "store"), (1, 2, 32, 32, 32)
+        )
+        for name in invres.NETWORKS
+    }
+    invres.check_parameters(reports)
+    with pytest.raises(ValueError, match="parameters must agree within 10 %"):
+        invres.check_parameters(
+            {**reports, ("U-Net", "store"): dataclasses.replace(reports["U-Net", "store"], parameters=1)}
+        )
+
+
+def test_fully_invertible_unet_is_flat_in_couplings(benchmark):
+    invres = benchmark("invres_memory")
+    task = invres.TASKS["BraTS"]._replace(edge=32)
+    peaks = invres.coupling_peaks(task, (1, 4))
+    assert peaks["Fully", "invert"][1] == pytest.approx(peaks["Fully", "invert"][0], rel=0.02)
+    assert peaks["Fully", "store"][1] > 2 * peaks["Fully", "store"][0]
+
+
+def test_contenders_take_turns(common):
+    order = []
+    seconds = common.take_turns({name: lambda name=name: order.append(name) for name in "abc"}, 2)
+    assert "".join(order) == "abc" + "bca" + "cab"
+    assert {name: len(taken) for name, taken in seconds.items()} == {"a": 2, "b": 2, "c": 2}
+    assert common.quartiles([1.0, 2.0, 3.0]) == (1.5, 2.0, 2.5)
+
+
+def test_memory_tables_in_the_bundles_are_the_results():
+    _, *sections = (FOLDER / "results" / "bundle_memory.md").read_text().split("\n## ")
+    assert len(sections) >= 3
+    for section in sections:
+        name, _, text = section.partition("\n")
+        readme = (FOLDER.parent / "bundles" / name / "docs" / "README.md").read_text()
+        rows = [line for line in text.splitlines() if " GB |" in line]
+        assert rows and not [row for row in rows if row not in readme], f"{name}: run bundle_memory.py, copy its table"
