@@ -14,6 +14,7 @@ from monai_invertible.handlers.overlay_saver import OverlaySaver
 from monai_invertible.handlers.progress_handler import ProgressHandler
 from monai_invertible.handlers.reconstruction_saver import ReconstructionSaver
 from monai_invertible.handlers.resume_checkpoint_saver import ResumeCheckpointSaver
+from monai_invertible.handlers.scaler_state import ScalerState
 from monai_invertible.handlers.score_table_saver import ScoreTableSaver
 from monai_invertible.handlers.segmentation_metric_handler import SegmentationMetricHandler
 from monai_invertible.handlers.segmentation_saver import SegmentationSaver
@@ -35,6 +36,7 @@ __all__ = [
     "ProgressHandler",
     "ReconstructionSaver",
     "ResumeCheckpointSaver",
+    "ScalerState",
     "ScoreTableSaver",
     "SegmentationMetricHandler",
     "SegmentationSaver",

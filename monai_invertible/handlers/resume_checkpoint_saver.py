@@ -19,8 +19,8 @@ class ResumeCheckpointSaver(CheckpointSaver):
 
     Args:
         save_dir: folder of the file.
-        save_dict: network, optimizer, scheduler, trainer, ``BestCheckpointSaver``, and the trainer's ``scaler``, which
-            is None without mixed precision; each with a ``state_dict``. What is None is left out.
+        save_dict: network, optimizer, scheduler, trainer, ``ScalerState``, ``BestCheckpointSaver``: each with a
+            ``state_dict``. What is None is left out.
         filename: the file's name.
         kwargs: other arguments of ``CheckpointSaver``.
     """

@@ -64,8 +64,7 @@ def network_def(bundle: Path, *names: str | None, override: dict[str, Any] | Non
 
 def small_name(bundle: Path) -> str:
     """The override file that makes the network small."""
-    (name,) = {"small", "quick"} & set(model_names(bundle))
-    return name
+    return next(name for name in ("small", "quick") if name in model_names(bundle))
 
 
 @pytest.fixture

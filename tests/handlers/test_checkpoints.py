@@ -10,7 +10,13 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 
-from monai_invertible.handlers import BestCheckpointSaver, CheckpointReader, FiniteLossHandler, ResumeCheckpointSaver
+from monai_invertible.handlers import (
+    BestCheckpointSaver,
+    CheckpointReader,
+    FiniteLossHandler,
+    ResumeCheckpointSaver,
+    ScalerState,
+)
 
 
 class Trainer(Engine):
@@ -58,24 +64,47 @@ def test_the_best_score_survives_an_interruption(tmp_path: Path) -> None:
     assert weight(tmp_path / "model.pt") == 4
 
 
-def test_the_scaler_of_mixed_precision_where_there_is_one(tmp_path: Path) -> None:
-    def trainer(scaler: torch.amp.GradScaler | None) -> Trainer:
-        engine = Trainer(tmp_path, [1.0, 2.0])
-        engine.saved["scaler"] = scaler
-        ResumeCheckpointSaver(str(tmp_path), engine.saved).attach(engine)
-        return engine
+class ScalingTrainer(Trainer):
+    """As MONAI's, it makes its scaler when it begins to run."""
 
-    trainer(torch.amp.GradScaler("cpu", init_scale=8.0)).run([0], max_epochs=1)
-    scaler = torch.amp.GradScaler("cpu")
-    again = trainer(scaler)
-    CheckpointReader(str(tmp_path / "resume.pt"), again.saved).attach(again)
-    again.run([0], max_epochs=2)
-    assert scaler.get_scale() == 8
-    trainer(None).run([0], max_epochs=1)
-    again = trainer(None)
-    CheckpointReader(str(tmp_path / "resume.pt"), again.saved).attach(again)
-    assert again.run([0], max_epochs=2).iteration == 2
-    assert "scaler" not in torch.load(tmp_path / "resume.pt", weights_only=True)
+    scaler: Any = None
+    new_scaler: Any = None
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        self.scaler = self.new_scaler
+        return super().run(*args, **kwargs)
+
+
+def test_the_scaler_of_mixed_precision(tmp_path: Path) -> None:
+    """Its state is that of the interrupted run; with none, then or now, nothing happens."""
+
+    def scale(new_scaler: Any, max_epochs: int) -> float | None:
+        trainer = ScalingTrainer(tmp_path, [1.0, 1.0, 1.0])
+        trainer.new_scaler = new_scaler
+        trainer.saved["scaler"] = ScalerState(trainer)
+        ResumeCheckpointSaver(str(tmp_path), trainer.saved).attach(trainer)
+        if max_epochs > 1:
+            CheckpointReader(str(tmp_path / "resume.pt"), trainer.saved).attach(trainer)
+        assert trainer.run([0], max_epochs=max_epochs).iteration == max_epochs
+        return None if trainer.scaler is None else trainer.scaler.get_scale()
+
+    def scaler(start: float) -> torch.amp.GradScaler:
+        return torch.amp.GradScaler("cpu", init_scale=start)
+
+    assert scale(scaler(8.0), 1) == 8 and scale(scaler(2.0), 2) == 8
+    assert scale(None, 3) is None
+    assert scale(None, 1) is None and scale(scaler(2.0), 2) == 2
+
+
+def test_what_is_none_is_left_out(tmp_path: Path) -> None:
+    for max_epochs in (1, 2):
+        trainer = Trainer(tmp_path, [1.0, 1.0])
+        trainer.saved["nothing"] = None
+        ResumeCheckpointSaver(str(tmp_path), trainer.saved).attach(trainer)
+        if max_epochs == 2:
+            CheckpointReader(str(tmp_path / "resume.pt"), trainer.saved).attach(trainer)
+        assert trainer.run([0], max_epochs=max_epochs).iteration == max_epochs
+    assert "nothing" not in torch.load(tmp_path / "resume.pt", weights_only=True)
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
