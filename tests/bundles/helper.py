@@ -46,9 +46,15 @@ def config_names(bundle: Path) -> list[str]:
 
 
 def model_names(bundle: Path) -> list[str]:
-    """The override files that replace or change the network, which inference takes as training does."""
-    files = {name: read_config(bundle, name) for name in config_names(bundle) if name not in ("train", "inference")}
-    return [name for name, file in files.items() if any(key.partition("#")[0] == "network_def" for key in file)]
+    """The override files that replace or change the network, and no part of the training: inference takes them too."""
+    inference = read_config(bundle, "inference")
+
+    def is_model(name: str) -> bool:
+        keys = read_config(bundle, name)
+        changed = {key.partition("#")[0] for key in keys if "#" in key}
+        return bool({"network_def"} & {*keys, *changed}) and changed <= inference.keys()
+
+    return [name for name in config_names(bundle) if name not in ("train", "inference") and is_model(name)]
 
 
 @contextmanager
