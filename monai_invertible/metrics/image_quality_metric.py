@@ -56,11 +56,3 @@ class ImageQualityMetric(NamedScores):
             )
         compute = _METRICS[self.metric]._compute_metric  # of MONAI; calling the metric would also collect
         self.add(name, compute(grey_levels(prediction)[None], grey_levels(truth)[None]))
-
-    def get_buffer(self) -> torch.Tensor:
-        """The values, (images, 1) float64."""
-        return self.rows()
-
-    def aggregate(self) -> torch.Tensor:
-        """Their mean."""
-        return self.rows().mean()

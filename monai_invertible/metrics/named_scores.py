@@ -14,7 +14,8 @@ __all__ = ["NamedScores"]
 class NamedScores(Cumulative):
     """``add(name, row)`` keeps a row of numbers; ``rows()`` gives all, in the order of ``volume_key``.
 
-    A row whose name was there before (a distributed sampler repeats items) counts once.
+    A row whose name was there before (a distributed sampler repeats items) counts once. For MONAI's handlers
+    ``get_buffer()`` gives the rows, and ``aggregate()`` their mean, unless a subclass makes something else of them.
     """
 
     def add(self, name: str, row: torch.Tensor) -> None:
@@ -34,3 +35,11 @@ class NamedScores(Cumulative):
             )
         table = buffer.cpu().numpy()
         return torch.from_numpy(table[np.unique(table[:, 0], return_index=True)[1]][:, 1:])
+
+    def get_buffer(self) -> torch.Tensor:
+        """The rows."""
+        return self.rows()
+
+    def aggregate(self) -> torch.Tensor:
+        """Their mean."""
+        return self.rows().mean()

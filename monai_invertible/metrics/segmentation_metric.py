@@ -21,9 +21,8 @@ import numpy as np
 import torch
 from monai.metrics.hausdorff_distance import compute_hausdorff_distance
 from monai.metrics.meandice import compute_dice
-from monai.metrics.metric import Cumulative
 
-from monai_invertible.metrics.volume_key import volume_key
+from monai_invertible.metrics.named_scores import NamedScores
 
 __all__ = ["SegmentationMetric", "region_masks"]
 
@@ -34,7 +33,7 @@ def region_masks(label: torch.Tensor, classes: Mapping[str, Sequence[int]]) -> t
     return torch.cat([torch.isin(label, torch.tensor(values).to(label)) for values in classes.values()])
 
 
-class SegmentationMetric(Cumulative):
+class SegmentationMetric(NamedScores):
     """One score of label maps: a value a subject and class.
 
     ``metric(prediction, truth, subject=..., spacing=...)`` adds a subject; ``get_buffer()`` gives the values
@@ -53,7 +52,9 @@ class SegmentationMetric(Cumulative):
         super().__init__()
         match = re.fullmatch(r"hd(\d+)", metric)
         if metric != "dice" and not (match and 0 < int(match[1]) <= 100):
-            raise ValueError(f'SegmentationMetric: metric must be "dice" or "hd1" ... "hd100", got {metric!r}.')
+            raise ValueError(
+                f'SegmentationMetric: metric must be "dice" or "hd1" ... "hd100", got {metric!r}. Use "hd95".'
+            )
         self.metric = metric
         self.classes = dict(classes)
         self.percentile = int(match[1]) if match else None
@@ -78,7 +79,7 @@ class SegmentationMetric(Cumulative):
         size = [float(length) for length in spacing] if spacing is not None else [1.0] * (truth.ndim - 1)
         masks = (region_masks(x, self.classes) for x in (prediction, truth))
         row = [self._score(a, b, size) for a, b in zip(*masks, strict=True)]
-        self.append(torch.tensor([volume_key(subject), *row], dtype=torch.float64))
+        self.add(subject, torch.tensor(row, dtype=torch.float64))
 
     def _score(self, a: torch.Tensor, b: torch.Tensor, spacing: Sequence[float]) -> float:
         both, one = bool(a.any() and b.any()), bool(a.any() or b.any())
@@ -90,24 +91,3 @@ class SegmentationMetric(Cumulative):
         with warnings.catch_warnings():  # MONAI passes itself an argument that it deprecates
             warnings.filterwarnings("ignore", "monai.metrics.utils get_mask_edges", FutureWarning)
             return float(compute_hausdorff_distance(a[None, None], b[None, None], **options))
-
-    def get_buffer(self) -> torch.Tensor | None:
-        """The values, (subjects, classes) float64; None before the first subject."""
-        rows = super().get_buffer()
-        if rows is None:
-            return None
-        table = rows.cpu().numpy()
-        return torch.from_numpy(table[np.unique(table[:, 0], return_index=True)[1]][:, 1:])
-
-    def aggregate(self) -> torch.Tensor:
-        """The mean over subjects and classes.
-
-        Raises:
-            ValueError: before the first subject.
-        """
-        values = self.get_buffer()
-        if values is None:
-            raise ValueError(
-                "SegmentationMetric: there must be a subject before aggregate, got none. Call the metric first."
-            )
-        return values.mean()

@@ -85,7 +85,7 @@ def test_errors() -> None:
     for metric in ("hd", "hd0", "hd101", "iou"):
         with pytest.raises(ValueError, match=f'SegmentationMetric: metric must be "dice" or .* got {metric!r}'):
             SegmentationMetric(metric, CLASSES)
-    with pytest.raises(ValueError, match="there must be a subject before aggregate"):
+    with pytest.raises(ValueError, match="SegmentationMetric: there must be an image before its scores, got none"):
         SegmentationMetric("dice", CLASSES).aggregate()
     with pytest.raises(ValueError, match=r"prediction and truth of x must be .* got \(1, 6, 10, 8\) and .*Invertd"):
         SegmentationMetric("dice", CLASSES)(box(0, 1)[:, :6], box(0, 1), subject="x")
