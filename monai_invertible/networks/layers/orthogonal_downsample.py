@@ -92,7 +92,7 @@ class OrthogonalDownsample(InvertibleModule):
         if x.shape[1] != channels:
             raise ValueError(
                 f"OrthogonalDownsample: built for channels={self.channels} and stride={self.stride}, so it takes "
-                f"{channels} channels here, got {x.shape[1]}."
+                f"{channels} channels here, got {x.shape[1]}. Build it for the channels that it is given."
             )
         with torch.autocast(x.device.type, enabled=False):
             weight = self.matrix().reshape(-1, 1, *self.stride)

@@ -34,7 +34,8 @@ class FullyInvertibleUNet(SegmentationUNet):
     \mathrm{down}^{-1}(y)])`, then couplings. A convolution before and one after the chain are all that is not
     invertible.
 
-    Training keeps the chain's output and the input image, however many levels and couplings there are. ``core`` is the
+    Training keeps the chain's output and the input image, however many levels and couplings there are, and recomputes
+    each branch once. The error of the inversion is one rounding of the sum per half of a coupling. ``core`` is the
     chain; ``core.inverse`` gives back its input.
 
     Deliberate decisions where the paper is silent: two couplings of two pre-activation branches a level (the form of
@@ -96,13 +97,7 @@ class FullyInvertibleUNet(SegmentationUNet):
             spatial_dims, in_channels, widths, steps, vae_size=vae_size, act=act, norm=norm, backprop=backprop
         )
 
-        options: dict[str, Any] = {
-            "kernel_size": kernel_size,
-            "act": act,
-            "norm": norm,
-            "dropout": dropout,
-            "bias": bias,
-        }
+        options: dict[str, Any] = dict(kernel_size=kernel_size, act=act, norm=norm, dropout=dropout, bias=bias)
 
         def couplings(width: int) -> Sequence[InvertibleModule]:
             return residual_couplings(spatial_dims, width, num_res_units, **options)

@@ -26,7 +26,8 @@ class PartiallyInvertibleUNet(SegmentationUNet):
 
     Encoder: couplings; max pooling, 1x1x1 convolution to the next width. Decoder: 1x1x1 convolution, interpolation,
     plus the skip connection; couplings. Training keeps the outputs of the chains and what pooling and interpolation
-    need: memory grows with the levels, not with the couplings in them.
+    need, and recomputes each branch once: memory grows with the levels, not with the couplings in them. The error of
+    the inversion is one rounding of the sum per half of a coupling.
 
     Deliberate decisions where the paper is silent: instance norm, two couplings of two pre-activation branches a level,
     skips are added (Bruegger et al.), the deepest level has couplings once.
@@ -72,13 +73,7 @@ class PartiallyInvertibleUNet(SegmentationUNet):
             spatial_dims, in_channels, channels, strides, vae_size=vae_size, act=act, norm=norm, backprop=backprop
         )
 
-        options: dict[str, Any] = {
-            "kernel_size": kernel_size,
-            "act": act,
-            "norm": norm,
-            "dropout": dropout,
-            "bias": bias,
-        }
+        options: dict[str, Any] = dict(kernel_size=kernel_size, act=act, norm=norm, dropout=dropout, bias=bias)
 
         def couplings(width: int) -> InvertibleSequential:
             layers = residual_couplings(spatial_dims, width, num_res_units, **options)
