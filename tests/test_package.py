@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "operators": set(),
     "data": set(),
     "metrics": {"operators"},
-    "memory": {"autograd"},
+    "memory": set(),
     "numerics": {"autograd"},
     "networks.layers": {"autograd", "networks.blocks"},
     "networks.blocks": {"autograd", "networks.scripting"},
@@ -37,8 +37,8 @@ MAY_IMPORT = {
     "networks.scripting": set(),
     "losses": {"operators"},
     "transforms": {"data", "operators"},
-    "engines": {"memory", "numerics"},
-    "handlers": {"data", "memory", "metrics", "numerics", "operators"},
+    "engines": set(),
+    "handlers": {"data", "memory", "metrics", "operators"},
 }
 
 # What takes long to import, or need not be installed: imported inside functions only.
