@@ -65,7 +65,7 @@ def random_smooth_field(shape: Sequence[int], rng: np.random.Generator, order: i
 
 
 def random_brain_slices(
-    scan: str, shape: Sequence[int], pixel: float, slice_gap: float, rng: np.random.Generator, displacement: float = 8.0
+    scan: str, shape: Sequence[int], pixel: float, slice_gap: float, rng: np.random.Generator
 ) -> np.ndarray:
     """Axial slices of a random subject, nose up, the brain in the centre.
 
@@ -75,7 +75,6 @@ def random_brain_slices(
         pixel: size of a pixel in mm.
         slice_gap: distance between slices in mm.
         rng: the source of the subject.
-        displacement: largest displacement in mm.
 
     Returns:
         float32 magnitudes of ``shape``, at least 0, at most about 1.
@@ -91,7 +90,7 @@ def random_brain_slices(
     offsets = np.meshgrid(
         slices * slice_gap + rng.uniform(-4.0, 4.0), -rows * pixel, columns * pixel, indexing="ij", sparse=True
     )
-    mm = [offset / rng.uniform(0.93, 1.02) + displacement * random_smooth_field(shape, rng) for offset in offsets]
+    mm = [offset / rng.uniform(0.93, 1.02) + 8.0 * random_smooth_field(shape, rng) for offset in offsets]
     upwards, forwards, right = mm
     axes = zip((right, forwards, upwards), voxel, centre, strict=True)
     points = [axis / size + middle for axis, size, middle in axes]

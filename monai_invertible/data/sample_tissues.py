@@ -57,7 +57,6 @@ def random_tissues(
     voxel: float,
     scale: tuple[float, float],
     rng: np.random.Generator,
-    displacement: float = 8.0,
 ) -> np.ndarray:
     """Fractions of CSF, grey and white matter of a random subject, its brain in the centre.
 
@@ -69,7 +68,6 @@ def random_tissues(
         voxel: size of a voxel in mm.
         scale: smallest and largest size of a brain, relative to the template (an adult).
         rng: the source of the subject.
-        displacement: largest displacement along each axis in mm.
 
     Returns:
         float32 (3, \\*shape); the sum over tissues is 1 in the brain and 0 elsewhere.
@@ -85,11 +83,7 @@ def random_tissues(
     axes = [(np.arange(n, dtype=np.float32) - (n - 1) / 2) * voxel for n in shape]
     grid = np.meshgrid(*axes, indexing="ij", sparse=True)
     points = [
-        row[0] * grid[0]
-        + row[1] * grid[1]
-        + row[2] * grid[2]
-        + middle
-        + displacement * random_smooth_field(shape, rng, 8)
+        row[0] * grid[0] + row[1] * grid[1] + row[2] * grid[2] + middle + 8.0 * random_smooth_field(shape, rng, 8)  # mm
         for row, middle in zip(matrix, centre.astype(np.float32), strict=True)
     ]
     fractions = np.stack([map_coordinates(fraction, points, order=1) for fraction in maps])
@@ -104,8 +98,7 @@ def simulate_scan(
     tissues: Sequence[TissueParameters],
     sequence: MRSequence,
     rng: np.random.Generator,
-    noise: float = 0.02,
-    bias: float = 0.2,
+    noise: float,
 ) -> np.ndarray:
     """Magnitude image of tissue fractions, float32, of mean 1 before bias and noise, 0 outside the brain.
 
@@ -115,12 +108,11 @@ def simulate_scan(
         sequence: what the scanner does.
         rng: the source of the bias field and the noise.
         noise: standard deviation of each channel (real, imaginary), relative to the mean over the brain.
-        bias: the field is exp(bias * smooth field in [-1, 1]).
     """
     brain = fractions.sum(axis=0) > 0
     signals = np.array([sequence.signal(tissue) for tissue in tissues], dtype=np.float32)
     values = signals @ fractions[:, brain]
-    values *= np.exp(bias * random_smooth_field(brain.shape, rng, 4)[brain]) / values.mean()
+    values *= np.exp(0.2 * random_smooth_field(brain.shape, rng, 4)[brain]) / values.mean()
     deviations = noise * rng.standard_normal((2, values.size), dtype=np.float32)
     image = np.zeros(brain.shape, dtype=np.float32)
     image[brain] = np.hypot(values + deviations[0], deviations[1])

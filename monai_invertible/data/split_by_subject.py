@@ -29,7 +29,9 @@ def split_by_subject(
         ValueError: if ``section``, ``fold`` or ``folds`` are not as above.
     """
     if section not in _SECTIONS:
-        raise ValueError(f"{who}: section must be one of {', '.join(map(repr, _SECTIONS))}, got {section!r}.")
+        raise ValueError(
+            f"{who}: section must be one of {', '.join(map(repr, _SECTIONS))}, got {section!r}. Choose one."
+        )
     if section == "all":
         return items
     if not 2 <= folds <= len(items):
@@ -38,7 +40,7 @@ def split_by_subject(
             "Use fewer folds or more subjects."
         )
     if not 0 <= fold < folds:
-        raise ValueError(f"{who}: fold must be 0 to {folds - 1}, got {fold}.")
+        raise ValueError(f"{who}: fold must be 0 to {folds - 1}, got {fold}. Choose one of these, or more folds.")
     parts = partition_dataset([item["subject"] for item in items], num_partitions=folds, shuffle=True, seed=seed)
     return [item for item in items if (item["subject"] in parts[fold]) == (section == "validation")]
 

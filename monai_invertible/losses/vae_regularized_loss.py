@@ -29,7 +29,7 @@ class VAERegularizedLoss(nn.Module):
     Shapes: logits ``(B, C, *spatial)``, ``l2`` and ``kl`` ``(B,)``; the target as ``loss`` takes it.
     """
 
-    def __init__(self, loss: nn.Module, l2_weight: float = 0.1, kl_weight: float = 0.1) -> None:
+    def __init__(self, loss: nn.Module, *, l2_weight: float = 0.1, kl_weight: float = 0.1) -> None:
         super().__init__()
         self.loss = loss
         self.l2_weight = l2_weight
