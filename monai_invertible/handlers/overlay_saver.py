@@ -14,6 +14,7 @@ from monai.transforms.utils import generate_spatial_bounding_box
 from monai_invertible.data import atomic_path
 from monai_invertible.handlers.engine_items import engine_items
 from monai_invertible.handlers.radiological import radiological
+from monai_invertible.handlers.refuse_existing import refuse_existing
 from monai_invertible.metrics import region_masks, volume_key
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class OverlaySaver:
         """Forget all subjects."""
         self._cases.clear()
         if self.metric:
-            self._refuse_existing("worst", "median")
+            refuse_existing(self, [self._file("worst"), self._file("median")])
 
     def collect(self, engine: Engine) -> None:
         """Take the slices of the current batch; write them, or keep them until all scores are known."""
@@ -85,7 +86,7 @@ class OverlaySaver:
                 self._cases[name] = self._slices(item)
             else:
                 self._cases[name] = []
-                self._refuse_existing(name)
+                refuse_existing(self, [self._file(name)])
                 self._write(name, name, self._slices(item))
 
     def write_extremes(self, engine: Engine) -> None:
@@ -99,12 +100,8 @@ class OverlaySaver:
             text = ", ".join(f"{key} {value:.3f}" for key, value in zip(self.names, values, strict=True))
             self._write(file, f"{name}: the {file} of {len(ranked)}, Dice {mean:.3f} ({text})", self._cases[name])
 
-    def _refuse_existing(self, *names: str) -> None:
-        existing = [str(path) for path in (self.output_dir / f"{name}.png" for name in names) if path.exists()]
-        if existing and not self.overwrite:
-            raise FileExistsError(
-                f"OverlaySaver: {', '.join(existing)} must not exist. Choose another output_dir, or set overwrite=True."
-            )
+    def _file(self, name: str) -> Path:
+        return self.output_dir / f"{name}.png"
 
     def _slices(self, item: Mapping[str, Any]) -> list[dict[str, Any]]:
         """One dictionary a plane: ``image``, the class masks of ``label`` and ``pred``, and the ``spacing`` in mm."""
@@ -130,7 +127,7 @@ class OverlaySaver:
         return planes
 
     def _write(self, file: str, title: str, planes: list[dict[str, Any]]) -> None:
-        with atomic_path(self.output_dir / f"{file}.png") as path:
+        with atomic_path(self._file(file)) as path:
             _picture(path, title, planes, list(self.painted))
 
 

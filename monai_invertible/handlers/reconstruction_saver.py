@@ -12,6 +12,7 @@ from monai.networks.blocks.fft_utils_t import ifftn_centered_t
 
 from monai_invertible.data.atomic_path import atomic_path
 from monai_invertible.handlers.engine_items import engine_items
+from monai_invertible.handlers.refuse_existing import refuse_existing
 from monai_invertible.metrics import central_region
 from monai_invertible.operators import magnitude
 
@@ -69,7 +70,7 @@ class ReconstructionSaver:
             if name in self._written:  # a distributed sampler repeats items
                 continue
             if name not in self._volumes:
-                self._refuse_existing(name)
+                refuse_existing(self, (self._path(name, suffix) for suffix in self.suffixes))
                 size, spacing = item["recon_size"].tolist(), item["spacing"].tolist()
                 self._volumes[name] = {"images": {}, "size": size, "spacing": spacing, "count": int(item["num_slices"])}
             volume = self._volumes[name]
@@ -97,14 +98,6 @@ class ReconstructionSaver:
 
     def _path(self, name: str, suffix: str) -> Path:
         return self.output_dir / (Path(name).stem + suffix)
-
-    def _refuse_existing(self, name: str) -> None:
-        existing = [str(path) for path in (self._path(name, suffix) for suffix in self.suffixes) if path.exists()]
-        if existing and not self.overwrite:
-            raise FileExistsError(
-                f"ReconstructionSaver: {', '.join(existing)} must not exist. Choose another output_dir, or set "
-                "overwrite=True."
-            )
 
     def _write(self, name: str) -> None:
         import h5py

@@ -10,6 +10,7 @@ import numpy as np
 
 from monai_invertible.data import write_nifti
 from monai_invertible.handlers.engine_items import engine_items
+from monai_invertible.handlers.refuse_existing import refuse_existing
 
 if TYPE_CHECKING:
     from ignite.engine import Engine
@@ -48,10 +49,7 @@ class SegmentationSaver:
             if name in self._written:  # a distributed sampler repeats items
                 continue
             file = self.output_dir / f"{name}.nii.gz"
-            if file.exists() and not self.overwrite:
-                raise FileExistsError(
-                    f"SegmentationSaver: {file} must not exist. Choose another output_dir, or set overwrite=True."
-                )
+            refuse_existing(self, [file])
             label = item["pred"].cpu()
             write_nifti(file, label[0].numpy().astype(np.uint8), label.affine.numpy())
             self._written.add(name)
