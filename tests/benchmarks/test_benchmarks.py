@@ -112,3 +112,20 @@ def test_memory_tables_in_the_bundles_are_the_results():
         readme = (FOLDER.parent / "bundles" / name / "docs" / "README.md").read_text()
         rows = [line for line in text.splitlines() if " GB |" in line]
         assert rows and not [row for row in rows if row not in readme], f"{name}: run bundle_memory.py, copy its table"
+
+
+def test_fully_invertible_unet_against_monai(benchmark):
+    """Parameters are matched, and of the networks that work at full resolution ours needs least."""
+    unets = benchmark("monai_unets")
+    assert unets.count_parameters().keys() == unets.NETWORKS.keys()
+    names = ["UNet, first stride 1", "- CheckpointUNet, first stride 1", "SegResNet", "DynUNet"]
+    peak = {name: unets.simulate(name, 64).peak for name in [*names, "Fully, first level 20 wide"]}
+    fully = peak.pop("Fully, first level 20 wide")
+    assert fully < 0.8 * min(peak.values())
+
+
+def test_unmatched_parameters_are_refused(benchmark, monkeypatch):
+    unets = benchmark("monai_unets")
+    monkeypatch.setitem(unets.NETWORKS, "DynUNet", {**unets.NETWORKS["DynUNet"], "filters": [16, 32, 64, 128, 256]})
+    with pytest.raises(ValueError, match="parameters must agree within 10 %"):
+        unets.count_parameters()
