@@ -262,27 +262,6 @@ def test_the_branch_speaks_in_training_only(kind: type[nn.Module]) -> None:
     assert isinstance(evaluated, Tensor) and evaluated.shape == (1, 2, 30, 11)
 
 
-def test_terms_of_the_branch_are_those_of_myronenko() -> None:
-    """The divergence vanishes at mean 0 and variance 1; otherwise it is the sum over the latent by the voxels."""
-    branch = small(PlainUNet, vae_size=(8, 8)).vae
-    bottleneck, image = torch.randn(2, 16, 2, 2).double(), torch.randn(2, 1, 8, 8).double()
-    nn.init.zeros_(branch.statistics.weight)
-    nn.init.zeros_(branch.statistics.bias)
-    assert branch(bottleneck, image)[1].abs().max() == 0
-    branch.statistics.bias.data[0] = 3.0  # one mean
-    branch.statistics.bias.data[128] = 2.0  # one log-variance
-    expected = (9 + torch.tensor(2.0).exp() - 2 - 1) / 64
-    torch.testing.assert_close(branch(bottleneck, image)[1], expected.expand(2), check_dtype=False, rtol=1e-5, atol=0)
-
-
-def test_the_branch_draws_in_training_and_takes_the_mean_in_evaluation() -> None:
-    branch = small(PlainUNet, vae_size=(8, 8)).vae
-    bottleneck, image = torch.randn(2, 16, 2, 2).double(), torch.randn(2, 1, 8, 8).double()
-    assert not torch.equal(branch(bottleneck, image)[0], branch(bottleneck, image)[0])
-    branch.eval()
-    assert torch.equal(branch(bottleneck, image)[0], branch(bottleneck, image)[0])
-
-
 def test_the_branch_refuses_patches_of_another_size() -> None:
     with pytest.raises(ValueError, match=r"built for images of vae_size=\(9, 8\), got \(8, 8\)"):
         small(FullyInvertibleUNet, vae_size=(9, 8))(torch.randn(1, 1, 8, 8).double())
