@@ -84,10 +84,10 @@ class Step:
         """Find the input state of the output ``state`` and, on the way, repeat the forward once through ``capture``.
 
         ``capture(function, *inputs, **context)`` evaluates ``function`` while the tensors that autograd saves are
-        collected, and returns its detached result, which is the caller's own to change. ``inputs`` are this step's
-        input state in order; ``None`` stands for a tensor that ``function`` does not read. ``function`` must save the
-        same tensors in the same order as :meth:`forward`. The default inverts first and repeats afterwards; a step that
-        needs its expensive part once for both overrides it.
+        collected, and returns its detached result. ``inputs`` are this step's input state in order; ``None`` stands for
+        a tensor that ``function`` does not read. ``function`` must save the same tensors in the same order as
+        :meth:`forward`. The default inverts first and repeats afterwards; a step that needs its expensive part once for
+        both overrides it.
         """
         inputs = self.invert(*state, **context)
         capture(self.forward, *inputs, **context)

@@ -218,9 +218,7 @@ class Walk:
                 record, f"its forward saved {len(record.specs)} tensors and its recomputation {count}"
             )
         record.values = values
-        taken = {storage(t) for t in (*self.state, *(r.tensor for r in (*values.values(), *self.context_tensors)))}
-        taken |= record.environment.references()
-        return tree_map_only(Tensor, lambda t: own(t.detach(), taken), result)
+        return tree_map_only(Tensor, Tensor.detach, result)
 
     def _not_repeated(self, record: Record, what: str) -> RuntimeError:
         where = f"step {self.records.index(record)} of {len(self.steps)}, {record.step}"
@@ -269,12 +267,3 @@ def with_strides(tensor: Tensor, strides: tuple[int, ...]) -> Tensor:
     if same or 0 in strides:
         return tensor
     return torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
-
-
-def own(tensor: Tensor, taken: set[Any]) -> Tensor:
-    """The tensor, or a copy if its storage is one of those ``taken`` or it overlaps itself."""
-    return (
-        tensor.clone(memory_format=torch.contiguous_format)
-        if storage(tensor) in taken or 0 in tensor.stride()
-        else tensor
-    )

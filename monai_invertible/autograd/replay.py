@@ -230,6 +230,16 @@ def storage(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else -id(tensor)
 
 
+def unshared(tensor: Tensor) -> bool:
+    """Whether nobody else holds the tensor's memory, and no two of its elements are one: it may be overwritten."""
+    if tensor.layout is not torch.strided:
+        return False
+    memory = tensor.untyped_storage()
+    holders = torch._C._storage_Use_Count(memory._cdata)  # there is no public question
+    dense = tensor.permute(sorted(range(tensor.ndim), key=tensor.stride, reverse=True)).is_contiguous()
+    return dense and holders == 2  # the tensor and ``memory``
+
+
 def rng_state(device: torch.device) -> Tensor:
     """The random state of a device."""
     return torch.get_rng_state() if device.type == "cpu" else torch.get_device_module(device).get_rng_state(device)

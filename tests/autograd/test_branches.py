@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -232,3 +234,38 @@ def test_exception_in_a_branch_leaves_everything_as_it_was(evaluation):
         assert seen == [1]
     else:
         assert_same(chain, lambda net: train(net, example()))
+
+
+class Keeping(nn.Module):
+    """A branch whose result somebody else holds, or whose elements share memory."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.conv = nn.Conv1d(2, 2, 3, padding=1)
+        self.table = torch.linspace(0, 1, 24, dtype=torch.float64).view(2, 2, 6)  # neither parameter nor buffer
+        self.held: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def forward(self, x):
+        if self.kind == "attribute":
+            return self.table
+        if self.kind == "overlapping":
+            return self.conv(x).flatten(1)[:, :7].unfold(1, 6, 1)
+        y = self.conv(x)
+        shown = y.detach() if self.kind == "view in a list" else y
+        self.held.append((shown, y.detach().clone()))
+        return y
+
+
+@pytest.mark.parametrize("kind", ["attribute", "overlapping", "list", "view in a list"])
+def test_results_that_somebody_else_can_see_stay_as_they_are(kind):
+    def step(net):
+        x = example().requires_grad_()
+        loss(net(x)).backward(retain_graph=True)
+        loss(net(x)).backward()
+        for layer in net:
+            assert all(torch.equal(a, b) for branch in (layer.f, layer.g) for a, b in branch.held)
+        return x.grad
+
+    kinds = itertools.cycle(["list", kind])  # the other branch makes the chain walk back
+    assert_same(coupling_chain(2, lambda: Keeping(next(kinds))), step)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_invertible.autograd.module import Composition, Step
-from monai_invertible.autograd.replay import version
+from monai_invertible.autograd.replay import unshared, version
 from monai_invertible.networks.layers.splitting import ChannelSplit
 
 __all__ = ["AdditiveCoupling", "ShiftStep"]
@@ -92,7 +92,8 @@ class ShiftStep(Step):
     def recompute(self, capture: Callable[..., Any], *state: Tensor, **context: Any) -> tuple[Tensor, ...]:
         known: list[Tensor | None] = list(state)
         known[self.target] = None
-        return self._moved(state, capture(self.shift, *known, **context), not self.inverse, reuse=True)
+        shift = capture(self.shift, *known, **context)
+        return self._moved(state, shift, not self.inverse, reuse=unshared(shift))
 
     def shift(self, *state: Tensor, **context: Any) -> Tensor:
         """What the target is moved by."""
