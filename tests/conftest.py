@@ -31,3 +31,27 @@ def iseg_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from monai_invertible.data import write_iseg_sample
 
     return write_iseg_sample(tmp_path_factory.mktemp("iseg"), subjects=4, size=48)
+
+
+@pytest.fixture(scope="session")
+def hcp_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An HCP sample set not to be written to: 4 subjects, 27 x 32 x 27 voxels of 6.8 mm."""
+    from monai_invertible.data import write_hcp_sample
+
+    return write_hcp_sample(tmp_path_factory.mktemp("hcp"), subjects=4, size=32)
+
+
+@pytest.fixture(scope="session")
+def maps_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sample set of Maps not to be written to: 4 and 2 pairs (train, val) of 32 x 32."""
+    from monai_invertible.data import write_maps_sample
+
+    return write_maps_sample(tmp_path_factory.mktemp("maps"), train=4, val=2, size=32)
+
+
+@pytest.fixture(scope="session")
+def cityscapes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sample set of Cityscapes not to be written to: 4 and 2 pairs (train, val) of 32 x 32."""
+    from monai_invertible.data import write_cityscapes_sample
+
+    return write_cityscapes_sample(tmp_path_factory.mktemp("cityscapes"), train=4, val=2, size=32)

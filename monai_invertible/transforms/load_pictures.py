@@ -15,7 +15,8 @@ __all__ = ["LoadPicturesd"]
 
 def _rgb(image: Any) -> Any:
     """Decoded, so that a truncated file is an error and not a grey area."""
-    return image.convert("RGB")
+    with image:
+        return image.convert("RGB")
 
 
 class LoadPicturesd(MapTransform):
