@@ -34,9 +34,9 @@ _NOTE = f"""# Sample data in pix2pix's format of Cityscapes
 
 Not Cityscapes, and no score on it compares with a published one.
 
-- A: random square pieces of photos distributed with scikit-image and scikit-learn (public domain, CC0 or CC BY; see
-  skimage/data/README.txt and sklearn/datasets/images/README.txt). Pieces of one photo may overlap; val has other
-  photos than train.
+- A: random square pieces of photos distributed with scikit-learn (china, flower: CC BY 2.0, authors in
+  sklearn/datasets/images/README.txt) and scikit-image (astronaut, rocket: public domain; chelsea, coffee: CC0;
+  motorcycle_left: Middlebury 2014 stereo benchmark). Pieces of one photo may overlap; val has other photos than train.
 - B: "labels" in the colours of Cityscapes. They are not what is in the photo. Each pixel of the blurred photo has the
   class whose colour in this list (red, green, blue) is nearest:
 {_RULE}
