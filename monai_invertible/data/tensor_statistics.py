@@ -48,14 +48,19 @@ class TensorStatistics:
             items: with the images (C, \\*spatial) at ``key``, and (1, \\*spatial) at ``mask_key``.
             key: of the images.
             mask_key: of the masks; other than 0 is the brain.
+
+        Raises:
+            ValueError: if there is no voxel in a mask.
         """
         count, total, squares = 0, torch.zeros(()), torch.zeros(())
         for item in items:
             voxels = _plain(item[key])[:, _plain(item[mask_key])[0] != 0].double()
             count, total = count + voxels.shape[1], total + voxels.sum(1)
             squares = squares + voxels.square().sum(1)
-        mean = total / max(count, 1)
-        return cls(mean.tolist(), (squares / max(count, 1) - mean.square()).sqrt().tolist())
+        if not count:
+            raise ValueError("TensorStatistics: there must be a voxel to measure, got none. Give the training set.")
+        mean = total / count
+        return cls(mean.tolist(), (squares / count - mean.square()).sqrt().tolist())
 
     @classmethod
     def read(cls, file: str | os.PathLike) -> TensorStatistics:

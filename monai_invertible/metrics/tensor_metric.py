@@ -32,8 +32,8 @@ def tensor_brain_mask(tensor: Tensor) -> Tensor:
 
 def interior_mask(mask: Tensor, size: int = 5) -> Tensor:
     """bool (x, y, z) -> bool: where the cube of ``size`` voxels around is in the mask and in the image."""
-    share = F.avg_pool3d(mask[None].double(), size, stride=1, padding=size // 2)  # zeros around the image count
-    return share[0] > 1 - 0.5 / size**3
+    padded = F.pad(mask[None].double(), (size // 2,) * 6)
+    return F.avg_pool3d(padded, size, stride=1)[0] > 1 - 0.5 / size**3
 
 
 def _rmse(a: Tensor, b: Tensor) -> float:

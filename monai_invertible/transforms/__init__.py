@@ -10,6 +10,7 @@ from monai_invertible.transforms.load_pictures import LoadPicturesd
 from monai_invertible.transforms.load_subject import LoadSubjectd
 from monai_invertible.transforms.patch_weight import PatchWeightd
 from monai_invertible.transforms.rand_partner import RandPartnerd
+from monai_invertible.transforms.rand_weighted_patch import RandWeightedPatchd
 from monai_invertible.transforms.reference_image import ReferenceImaged
 from monai_invertible.transforms.regions_to_label import RegionsToLabeld
 from monai_invertible.transforms.standardize_tensor import StandardizeTensord
@@ -24,6 +25,7 @@ __all__ = [
     "LoadSubjectd",
     "PatchWeightd",
     "RandPartnerd",
+    "RandWeightedPatchd",
     "ReferenceImaged",
     "RegionsToLabeld",
     "StandardizeTensord",

@@ -1,4 +1,4 @@
-"""Where patches may lie: a map for ``RandWeightedCropd``."""
+"""Where patches may lie: a map for ``RandWeightedPatchd``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["PatchWeightd"]
 class PatchWeightd(MapTransform):
     """Add "weight" (1, \\*spatial): 1 at the centre of every patch that holds enough of the mask, else 0.
 
-    With it as ``w_key``, MONAI's ``RandWeightedCropd`` draws all such patches equally often.
+    With it, ``RandWeightedPatchd`` draws all such patches equally often.
 
     Args:
         keys: the mask (1, \\*spatial).
