@@ -46,6 +46,7 @@ class EpochSeedHandler:
             raise ValueError(f"EpochSeedHandler: seed must not be negative, got {seed}. Use 0 or more.")
         self.seed = seed
         self._first = True
+        self._length: int | None = None
 
     def attach(self, engine: Engine) -> None:
         """Register with the engine."""
@@ -55,8 +56,9 @@ class EpochSeedHandler:
         engine.add_event_handler(Events.EPOCH_STARTED, self.epoch_started)
 
     def started(self, engine: Engine) -> None:
-        """A run begins; handlers after this one may still load a checkpoint."""
+        """A run begins; handlers after this one may still load a checkpoint, with the epoch length that it had."""
         self._first = True
+        self._length = engine.state.epoch_length
 
     def epoch_started(self, engine: Engine) -> None:
         """Seed everything, then begin a new pass over the data."""
@@ -80,6 +82,11 @@ class EpochSeedHandler:
     def _refuse(self, engine: Engine, loader: Any) -> None:
         """Raise for what would not be repeated."""
         length = engine.state.epoch_length
+        if self._first and self._length and length != self._length:
+            raise ValueError(
+                f"EpochSeedHandler: training must resume with epochs of the same length, got {self._length} iterations "
+                f"and a checkpoint with {length}. Resume with the same data, split and batch size, or train anew."
+            )
         if self._first and length and engine.state.iteration % length:
             raise ValueError(
                 "EpochSeedHandler: training must resume at the end of an epoch, got iteration "

@@ -49,6 +49,11 @@ class SegmentationUNet(ScriptedByTrace):
         self.divisor = tuple(prod(step[dim] for step in self.strides) for dim in range(spatial_dims))
         self.vae = None
         if vae_size is not None:
+            if len(vae_size) != spatial_dims or all(n <= d for n, d in zip(vae_size, self.divisor, strict=True)):
+                raise ValueError(
+                    f"{type(self).__name__}: vae_size must be {spatial_dims} numbers, one of them larger than the "
+                    f"product of the strides {self.divisor}, got {tuple(vae_size)}. Use the training patches' size."
+                )
             self.vae = VariationalBranch(
                 spatial_dims, in_channels, vae_size, channels, self.strides, act=act, norm=norm, backprop=backprop
             )
@@ -73,7 +78,7 @@ class SegmentationUNet(ScriptedByTrace):
     def _missing(self, x: Tensor) -> list[int]:
         """What :func:`torch.nn.functional.pad` needs to know, last dimension first; nothing if the image fits."""
         size, tracing = x.shape[2:], torch.jit.is_tracing() or torch.compiler.is_exporting()  # type: ignore[attr-defined]
-        if not tracing and (len(size) != len(self.divisor) or x.shape[1] != self.in_channels):
+        if not tracing and (len(size) != len(self.divisor) or x.shape[1] != self.in_channels or 0 in x.shape):
             raise ValueError(
                 f"{type(self).__name__}: an image must have shape (B, {self.in_channels}, "
                 f"{', '.join('DHW'[-len(self.divisor) :])}), got {tuple(x.shape)}. Check spatial_dims and in_channels."
@@ -94,15 +99,17 @@ def stride_tuples(
     who: str, spatial_dims: int, channels: Sequence[int], strides: Sequence[Sequence[int] | int]
 ) -> tuple[tuple[int, ...], ...]:
     """The strides with one number per dimension each, checked."""
-    tuples = tuple((s,) * spatial_dims if isinstance(s, int) else tuple(s) for s in strides)
-    if len(channels) < 2 or len(tuples) != len(channels) - 1:
+    if spatial_dims not in (1, 2, 3):
+        raise ValueError(f"{who}: spatial_dims must be 1, 2 or 3, got {spatial_dims}. Use 3 for volumes.")
+    tuples = tuple(tuple(s) if isinstance(s, Sequence) else (s,) * spatial_dims for s in strides)
+    if min(channels, default=1) < 1 or len(channels) < 2 or len(tuples) != len(channels) - 1:
         raise ValueError(
-            f"{who}: strides must be one fewer than channels, which must be at least two, got {len(tuples)} and "
-            f"{len(channels)}. Use for example channels=(16, 32, 64), strides=(2, 2)."
+            f"{who}: strides must be one fewer than channels, which must be at least two positive numbers, got "
+            f"{tuple(strides)} and {tuple(channels)}. Use for example channels=(16, 32, 64), strides=(2, 2)."
         )
-    if any(len(s) != spatial_dims or min(s) < 1 for s in tuples):
+    if any(len(s) != spatial_dims or any(not isinstance(n, int) or n < 1 for n in s) for s in tuples):
         raise ValueError(
-            f"{who}: a stride must be a positive number, or {spatial_dims} of them, got {tuple(strides)}. Use for "
-            f"example strides={(2,) * len(tuples)}."
+            f"{who}: a stride must be a positive whole number, or {spatial_dims} of them, got {tuple(strides)}. Use "
+            f"for example strides={(2,) * len(tuples)}."
         )
     return tuples

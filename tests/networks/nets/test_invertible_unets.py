@@ -152,8 +152,10 @@ def test_odd_widths_and_anisotropic_strides(kind: type[nn.Module]) -> None:
     [
         ((4, 8), (2, 2), "strides must be one fewer than channels"),
         ((4,), (), "strides must be one fewer than channels"),
-        ((4, 8), ((2, 2, 2),), "a stride must be a positive number, or 2 of them"),
-        ((4, 8), (0,), "a stride must be a positive number"),
+        ((4, 8), ((2, 2, 2),), "a stride must be a positive whole number, or 2 of them"),
+        ((4, 8), (0,), "a stride must be a positive whole number"),
+        ((4, 8), (2.0,), "a stride must be a positive whole number"),
+        ((0, 8), (2,), "strides must be one fewer than channels, which must be at least two positive numbers"),
     ],
 )
 def test_levels_that_make_no_network(kind: type[nn.Module], channels: Any, strides: Any, message: str) -> None:
@@ -182,6 +184,13 @@ def test_a_monai_unets_configuration_is_one_of_ours(kind: type[nn.Module]) -> No
 
 
 def test_other_errors_of_the_constructor() -> None:
+    with pytest.raises(ValueError, match="FullyInvertibleUNet: spatial_dims must be 1, 2 or 3, got 4"):
+        FullyInvertibleUNet(4, 1, 1, (4, 8), (2,))
+    for size in ((8, 8, 8), (2, 1)):
+        with pytest.raises(
+            ValueError, match=r"PlainUNet: vae_size must be 2 numbers, one of them larger than .*\(2, 2\)"
+        ):
+            PlainUNet(2, 1, 1, (4, 8), (2,), vae_size=size)
     with pytest.raises(ValueError, match="needs at least two channels to split"):
         FullyInvertibleUNet(2, 1, 1, (1, 4), (2,))
     with pytest.raises(ValueError, match="orthogonal_map must be .* got 'pool'"):
@@ -213,7 +222,7 @@ def test_a_padded_image_is_segmented_as_its_padded_self(kind: type[nn.Module]) -
 
 
 @pytest.mark.parametrize("kind", NETS)
-@pytest.mark.parametrize("shape", [(1, 2, 8, 8), (1, 1, 8, 8, 8), (1, 8, 8)])
+@pytest.mark.parametrize("shape", [(1, 2, 8, 8), (1, 1, 8, 8, 8), (1, 8, 8), (0, 1, 8, 8), (1, 1, 0, 8)])
 def test_images_of_another_kind_are_refused(kind: type[nn.Module], shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=rf"{kind.__name__}: an image must have shape \(B, 1, H, W\), got"):
         small(kind)(torch.randn(shape, dtype=torch.float64))
