@@ -62,7 +62,7 @@ def fastmri_datalist(folder: str | os.PathLike, unit: str = "slice", min_slices:
         ValueError: if the folder holds no volumes, or a file's contents do not have the fastMRI format.
     """
     if unit not in ("slice", "volume"):
-        raise ValueError(f'fastmri_datalist: unit must be "slice" or "volume", got {unit!r}.')
+        raise ValueError(f'fastmri_datalist: unit must be "slice" or "volume", got {unit!r}. Choose one.')
     items: list[dict[str, Any]] = []
     for path in _volumes(folder):
         with open_fastmri(path) as file:

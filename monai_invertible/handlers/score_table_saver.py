@@ -39,7 +39,7 @@ class ScoreTableSaver:
     def __init__(
         self,
         output_dir: str | os.PathLike,
-        metrics: Sequence[str] = ("nmse", "psnr", "ssim"),
+        metrics: Sequence[str],
         name: str = "filename",
         classes: Sequence[str] = (),
     ) -> None:

@@ -66,7 +66,7 @@ def estimate_training_step(
     """
     if optimizer not in _OPTIMIZER_TENSORS:
         known = ", ".join(str(name) for name in _OPTIMIZER_TENSORS)
-        raise ValueError(f"estimate_training_step: optimizer must be one of {known}, got {optimizer!r}.")
+        raise ValueError(f"estimate_training_step: optimizer must be one of {known}, got {optimizer!r}. Choose one.")
     fake = FakeTensorMode(allow_non_fake_inputs=True) if simulate else None
     net = _copy(network, fake) if isinstance(network, nn.Module) else None
     try:

@@ -43,7 +43,7 @@ class FastMRIMetric(Cumulative):
     def __init__(self, metric: str = "ssim") -> None:
         super().__init__()
         if metric not in ("nmse", "psnr", "ssim"):
-            raise ValueError(f'FastMRIMetric: metric must be "nmse", "psnr" or "ssim", got {metric!r}.')
+            raise ValueError(f'FastMRIMetric: metric must be "nmse", "psnr" or "ssim", got {metric!r}. Choose one.')
         self.metric = metric
 
     def __call__(

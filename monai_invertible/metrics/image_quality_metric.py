@@ -44,7 +44,9 @@ class ImageQualityMetric(NamedScores):
     def __init__(self, metric: str) -> None:
         super().__init__()
         if metric not in _METRICS:
-            raise ValueError(f"ImageQualityMetric: metric must be one of {', '.join(_METRICS)}, got {metric!r}.")
+            raise ValueError(
+                f"ImageQualityMetric: metric must be one of {', '.join(_METRICS)}, got {metric!r}. Choose one."
+            )
         self.metric = metric
 
     def __call__(self, prediction: torch.Tensor, truth: torch.Tensor, name: str) -> None:

@@ -53,7 +53,8 @@ class LabelColorMetric(NamedScores):
         super().__init__()
         if metric not in ("pixel_accuracy", "class_accuracy", "mean_iou"):
             raise ValueError(
-                f"LabelColorMetric: metric must be one of pixel_accuracy, class_accuracy, mean_iou, got {metric!r}."
+                f"LabelColorMetric: metric must be one of pixel_accuracy, class_accuracy, mean_iou, got {metric!r}. "
+                "Choose one."
             )
         self.metric = metric
         self.classes = classes

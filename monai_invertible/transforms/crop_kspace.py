@@ -46,7 +46,8 @@ class CropKspaced(Randomizable, MapTransform):
         MapTransform.__init__(self, keys, allow_missing_keys)
         if len(roi_size) not in (2, 3):
             raise ValueError(
-                f"CropKspaced: roi_size must be (rows, columns) or (slices, rows, columns), got {tuple(roi_size)}."
+                f"CropKspaced: roi_size must be (rows, columns) or (slices, rows, columns), got {tuple(roi_size)}. "
+                "Use for example (320, 320)."
             )
         self.roi_size = tuple(roi_size)
         self.random_position = random_position
