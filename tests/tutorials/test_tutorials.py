@@ -14,6 +14,7 @@ FOLDER = Path(__file__).parents[2] / "tutorials"
 SCRIPTS = sorted(FOLDER.glob("*.py"))
 FIGURES = {
     "accelerated_mri_reconstruction": {"undersampling.png", "loss.png", "reconstruction.png"},
+    "swap_one_line": {"overlay.png", "memory_against_patch.png"},
     "why_invert": {"loss.png", "denoised.png", "memory_against_depth.png"},
 }
 
