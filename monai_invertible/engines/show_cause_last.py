@@ -17,12 +17,16 @@ _WRAPPERS = ("Failed to evaluate", "Failed to instantiate", "applying transform"
 
 
 def show_cause_last() -> None:
-    """From now on, an exception that ends this process prints its cause once more after the traceback."""
+    """From now on, an exception that ends this process prints its cause once more after the traceback; Ctrl-C one line.
+    """
     if getattr(sys.excepthook, "shows_cause_last", False):
         return
     before = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if kind is KeyboardInterrupt:
+            print("\ninterrupted: what was written stays; a training goes on with --resume True", file=sys.stderr)
+            return
         before(kind, error, trace)
         cause = error
         while str(cause).startswith(_WRAPPERS) and cause.__cause__ is not None:

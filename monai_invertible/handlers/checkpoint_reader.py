@@ -34,7 +34,7 @@ class CheckpointReader(CheckpointLoader):
             super().__call__(engine)
         except Exception as error:
             first = " ".join(line.strip() for line in str(error).strip().splitlines()[:2])
-            text = f"{type(error).__name__}: {first[:300].rstrip(' .')}"
+            text = f"{type(error).__name__}: {first[:120].rstrip(' .')}"
             raise ValueError(
                 f"CheckpointReader: {self.load_path} must be a whole checkpoint that fits {', '.join(self.load_dict)}, "
                 f"got {text}. Give the configuration that it was trained with, or another checkpoint."

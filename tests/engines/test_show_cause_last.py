@@ -41,7 +41,7 @@ def test_the_last_line_is_the_cause(capsys: pytest.CaptureFixture) -> None:
     assert sum(line.startswith("error:") for line in lines) == 1 and lines[0].startswith("Traceback")
 
 
-@pytest.mark.parametrize("error", [ValueError("plain"), KeyboardInterrupt(), RuntimeError("Failed to evaluate")])
+@pytest.mark.parametrize("error", [ValueError("plain"), SystemExit(1), RuntimeError("Failed to evaluate")])
 def test_others_are_left_alone(error: BaseException, capsys: pytest.CaptureFixture) -> None:
     show_cause_last()
     assert shown(error, capsys)[-1].startswith(type(error).__name__)
@@ -63,3 +63,10 @@ def test_cause_in_another_process(capsys: pytest.CaptureFixture) -> None:
         failure = error
     show_cause_last()
     assert shown(failure, capsys)[-1] == "error: ValueError: file3.h5: k-space must be finite"
+
+
+def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture) -> None:
+    show_cause_last()
+    assert shown(KeyboardInterrupt(), capsys)[1:] == [
+        "interrupted: what was written stays; a training goes on with --resume True"
+    ]
