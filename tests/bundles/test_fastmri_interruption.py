@@ -124,7 +124,7 @@ for override in eval(sys.argv[1]):
 def test_two_processes(tmp_path: Path, fastmri_folder: Path) -> None:
     """torchrun, gloo on a machine without GPU: one checkpoint, no trace of the wrapper in it, the whole validation; a
     resumed training repeats an uninterrupted one."""
-    options = {**TRAINING, "dataset_dir": str(fastmri_folder), "batch_size": 1, "seed": 3, "lr_scheduler__T_max": 2}
+    options = {**TRAINING, "dataset_dir": str(fastmri_folder), "batch_size": 1, "seed": 3, "lr_scheduler__t_total": 2}
     options = {key.replace("__", "#"): value for key, value in options.items()}
     options["config_file"] = config_files(BUNDLE, "train", "small", "quick", "multi_gpu_train")
     seeds = ["$monai.utils.set_determinism(seed=@seed + dist.get_rank())"]  # one process group for all three
