@@ -3,7 +3,7 @@
 Table 5 of van der Ouderaa and Worrall, Reversible GANs for Memory-efficient Image-to-Image Translation, CVPR 2019, was
 measured on a GPU (Tesla K40m, Maps). Here the same step is simulated on fake tensors, where only living tensors count:
 no workspace, no allocator. So the two are different quantities; what they have in common is the growth with depth. The
-memory tables in the READMEs of the two translation bundles are the second part.
+memory tables in the READMEs of the three bundles are the second part.
 
     python benchmarks/revgan_memory.py [--quick]
 """
@@ -34,7 +34,7 @@ PAPER = {  # "Model" and "Activations" of table 5, MiB
 }
 COLOURS = {"CycleGAN": "#c98500", "RevGAN, stored": "#777777", "RevGAN, inverted": "#00796b"}
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
-ROWS: list[tuple[str, list[str], dict[str, str]]] = [  # name, override files, overrides
+TRANSLATION: list[tuple[str, list[str], dict[str, Any]]] = [  # name, override files, overrides
     ("RevGAN (`train.json`)", [], {}),
     ("- with `--network_def#backprop checkpoint`", [], {"network_def#backprop": "checkpoint"}),
     ("- with `--network_def#backprop store`", [], {"network_def#backprop": "store"}),
@@ -42,6 +42,20 @@ ROWS: list[tuple[str, list[str], dict[str, str]]] = [  # name, override files, o
     ("two ResNets (`baseline.json`)", ["baseline"], {}),
     ("- with `paired.json`", ["baseline", "paired"], {}),
 ]
+STORE, LARGE = {"network_def#backprop": "store"}, {"roi_size": [96, 96, 96]}
+SUPERRESOLUTION: list[tuple[str, list[str], dict[str, Any]]] = [
+    ("3D RevGAN (`train.json`)", [], {}),
+    ("- with `--network_def#backprop store`", [], STORE),
+    ("- with `unpaired.json`", ["unpaired"], {}),
+    ('- with `--roi_size "[96, 96, 96]"`', [], LARGE),
+    ("- the same with `--network_def#backprop checkpoint`", [], {**LARGE, "network_def#backprop": "checkpoint"}),
+    ("- the same with `--network_def#backprop store`", [], {**LARGE, **STORE}),
+]
+ROWS = {
+    "maps_revgan_translation": TRANSLATION,
+    "cityscapes_revgan_translation": TRANSLATION,
+    "hcp_revgan_superresolution": SUPERRESOLUTION,
+}
 
 
 class Step(NamedTuple):
@@ -95,13 +109,14 @@ def simulate(depths: tuple[int, ...]) -> dict[str, list[Step]]:
     return {name: [step(partial(build, name, d), (1, 3, 256, 256)) for d in depths] for name in COLOURS}
 
 
-def bundle_row(bundle: str, name: str, files: list[str], overrides: dict[str, str]) -> list[str]:
+def bundle_row(bundle: str, name: str, files: list[str], overrides: dict[str, Any]) -> list[str]:
     parser = ConfigParser()
     parser.read_config([BUNDLES / bundle / "configs" / f"{file}.json" for file in ("train", *files)])
     parser.update({**overrides, "discriminators": "$torch.nn.ModuleDict(@discriminators_def)"})  # without .to(device)
     keys = ("network_def", "discriminators", "loss")
     batch, size = parser["batch_size"], parser["roi_size"]
-    found = step(lambda: [parser.get_parsed_content(key) for key in keys], (batch, 3, *size))
+    channels = parser.get("network_def#in_channels", 3)  # two ResNets: of pictures
+    found = step(lambda: [parser.get_parsed_content(key) for key in keys], (batch, channels, *size))
     numbers = [f"{found.parameters / 1e6:.1f}", f"{found.model / MIB:.0f} MiB", f"{found.peak / MIB:.0f} MiB"]
     return [name, " x ".join(map(str, size)) + f", {batch}", *numbers]
 
@@ -144,9 +159,12 @@ def main() -> None:
         theirs = f"{(published[-1] - published[0]) / (DEPTHS[-1] - DEPTHS[0]):.1f}" if published else "-"
         growth.append([name, f"{ours:.1f}", theirs])
     parts = []
-    for bundle in ("maps_revgan_translation", "cityscapes_revgan_translation"):
+    for bundle, entries in ROWS.items():
         head = ["networks", "size, batch", "generators' parameters, million", "model", "peak of the step"]
-        parts += [f"## {bundle}", table(head, [bundle_row(bundle, *row) for row in (ROWS[:1] if quick else ROWS)])]
+        parts += [
+            f"## {bundle}",
+            table(head, [bundle_row(bundle, *row) for row in (entries[:1] if quick else entries)]),
+        ]
     write(
         folder / "revgan_memory.md",
         "Memory of training RevGAN (simulated)",
@@ -159,7 +177,7 @@ def main() -> None:
         table(["generators", "simulated", "paper's GPU"], growth),
         "The paper's last model entry of RevGAN, 626.3 at depth 30, is that of CycleGAN at depth 18, and not on the "
         "line of the others (4.1 MiB a layer would give about 473): almost surely an error of copying.",
-        "# The two bundles, as configured",
+        "# The bundles, as configured",
         "In the README of each bundle, counted in the same way.",
         *parts,
     )
