@@ -31,6 +31,7 @@ NETWORKS: dict[str, tuple[type[nn.Module], tuple[int, ...]]] = {
     "Fully": (FullyInvertibleUNet, WIDTHS),
 }
 COUPLINGS = (1, 2, 4, 8)
+IN_PLACE = ("leakyrelu", {"negative_slope": 0.01, "inplace": True})
 
 
 class Task(NamedTuple):
@@ -87,6 +88,20 @@ def memory_table(task: Task, plain: dict[Any, MemoryReport], regularized: dict[A
             rows.append([name + suffix, parameters, *cells, *ratios, "-" if suffix else f"{paper:.2f}"])
     head = ["peak of a step, GB", "parameters, million", *(label for label, _ in MODES.values())]
     return table([*head, "inverted / own stored", "inverted / U-Net stored", "paper's GPU"], rows)
+
+
+def in_place_table(task: Task, plain: dict[Any, MemoryReport]) -> str:
+    rows = []
+    for name in NETWORKS:
+        row = [name]
+        for mode in MODES:
+            if mode in modes(name):
+                changed = estimate_training_step(partial(task.network, name, mode, act=IN_PLACE), task.shape()).peak
+                row.append(f"{plain[name, mode].peak / GB:.2f} -> {changed / GB:.2f}")
+            else:
+                row.append("-")
+        rows.append(row)
+    return table(["peak of a step, GB", *(label for label, _ in MODES.values())], rows)
 
 
 def coupling_peaks(task: Task, couplings: tuple[int, ...]) -> dict[tuple[str, str], list[float]]:
@@ -197,6 +212,9 @@ def main() -> None:
         "## Couplings a level\n\nThe BraTS step again, without the VAE branch. Here parameters and their gradients are "
         "left out, for they grow with the couplings, as they must. Peak, GB:",
         table(["couplings a level", *map(str, couplings)], rows),
+        "## Activations in place\n\nThe BraTS step of the first table, and the same with "
+        '`act=("leakyrelu", {"inplace": True})`, which overwrites what the norm returned:',
+        in_place_table(TASKS["BraTS"], reports["BraTS"]),
         f"## Time\n\nReal steps of {speed.edge}³, {speed.modalities} modalities, batch 1: medians of {repeats} steps, "
         "all networks and modes in turns in one run; each ratio is to the stored step of the same turn, with "
         "quartiles.",
