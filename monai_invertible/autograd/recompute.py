@@ -183,7 +183,10 @@ class Walk:
             return self._capture(record, function, *inputs, **context)
 
         with torch.no_grad(), record.environment.replay():
-            state = record.step.recompute(capture, *self.state, **self.context)
+            if record.specs:
+                state = record.step.recompute(capture, *self.state, **self.context)
+            else:  # nothing is asked for
+                state = record.step.invert(*self.state, **self.context)
         self.state, self.position = tuple(t.detach() for t in state), self.position - 1
 
     def _capture(self, record: Record, function: Callable[..., Any], *inputs: Tensor | None, **context: Any) -> Any:
