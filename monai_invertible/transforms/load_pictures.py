@@ -35,7 +35,8 @@ class LoadPicturesd(MapTransform):
 
     def __init__(self, keys: Sequence[str] = ("x", "y")) -> None:
         super().__init__(keys, allow_missing_keys=True)
-        self.loader = LoadImage(PILReader(_rgb, reverse_indexing=False), image_only=True, ensure_channel_first=True)
+        self.reader = PILReader(_rgb, reverse_indexing=False)
+        self.loader = LoadImage(image_only=True, ensure_channel_first=True)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
@@ -51,11 +52,11 @@ class LoadPicturesd(MapTransform):
         if not os.path.isfile(path):
             raise FileNotFoundError(f"{path}: this picture does not exist. Restore it, or list again.")
         try:
-            picture: Any = self.loader(path)
+            picture: Any = self.loader(path, self.reader)  # no other reader: they leave damaged files open
         except MemoryError:
             raise
-        except Exception as error:  # PIL's decoders have no common class of errors; MONAI wraps them
-            cause = " ".join(str(error.__cause__ or error).split())[:200] or type(error).__name__
+        except Exception as error:  # PIL's decoders have no common class of errors
+            cause = " ".join(str(error).split())[:200] or type(error).__name__
             raise OSError(
                 f"{path}: this picture cannot be read ({cause}). Most likely its download or copy is incomplete: fetch "
                 "it again."

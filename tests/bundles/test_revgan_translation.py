@@ -38,8 +38,8 @@ from tests.bundles.helper import (
 )
 
 NETWORK: dict[str, Any] = {"network_def__channels": 4, "network_def__depth": 1}
-TINY: dict[str, Any] = {"roi_size": [16, 16]}
-TRAINING: dict[str, Any] = {**TINY, "load_size": [18, 18], "epochs": 2, "d_channels": 2}
+TINY: dict[str, Any] = {"roi_size": [24, 24]}
+TRAINING: dict[str, Any] = {**TINY, "load_size": [26, 26], "epochs": 2, "d_channels": 2}
 ITERATIONS = 4  # an epoch: 4 pictures, one by one
 LABELS = {"pixel_accuracy", "class_accuracy", "mean_iou"}
 
@@ -107,7 +107,8 @@ def test_evaluate(here: Path, bundle: Path, data: Path, name: str, direction: st
     flow = workflow(bundle, "train", "small", "quick", "evaluate", **options)
     assert flow.check_properties() == []
     flow.run()
-    assert sorted(os.listdir("out")) == ["1.png", "2.png", "scores.csv", "sheet.png"]
+    written = [file for file in sorted(os.listdir("out")) if not file.startswith("events.out.tfevents.")]
+    assert written == ["1.png", "2.png", "scores.csv", "sheet.png"]
     table = scores("out")
     mean = table.pop("mean")
     labels = LABELS if name == "cityscapes" and direction == "forward" else set()
@@ -129,11 +130,8 @@ def test_inference(here: Path, bundle: Path, data: Path, direction: str) -> None
     assert flow.check_properties() == []
     flow.run()
     folder = Path(f"translations_{direction}")
-    assert sorted(os.listdir(folder)) == ["1.png", "2.png", "sheet.png"] and levels(folder / "1.png").shape == (
-        16,
-        16,
-        3,
-    )
+    assert sorted(os.listdir(folder)) == ["1.png", "2.png", "sheet.png"]
+    assert levels(folder / "1.png").shape == (24, 24, 3)
     own = data / ("valA" if direction == "forward" else "valB")
     run(bundle, "inference", "small", dataset_dir=own, section=None, output_dir="own", **options)
     assert np.array_equal(levels(folder / "2.png"), levels("own/2.png"))
@@ -174,7 +172,7 @@ def test_partners_and_crops_are_drawn_anew_and_repeat_with_the_seed(bundle: Path
     options = {**TRAINING, "dataset_dir": data, "train__dataloader__shuffle": False}
     first = workflow(bundle, "train", "small", "quick", **options)
     one, two = epoch(first), epoch(first)
-    assert one.shape == (8, 3, 16, 16) and not torch.equal(one, two) and one.min() >= -1 and one.max() <= 1
+    assert one.shape == (8, 3, 24, 24) and not torch.equal(one, two) and one.min() >= -1 and one.max() <= 1
     assert torch.equal(one, epoch(workflow(bundle, "train", "small", "quick", **options)))
 
 
@@ -186,11 +184,13 @@ class Nearest(nn.Module):
         return -torch.cdist(((photo[0] + 1) * 127.5).flatten(1).T, colors).T.reshape(1, 19, *photo.shape[2:])
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.(trace|trace_method|load|save)` is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # colours and shapes become constants
 def test_fcn_score(here: Path, bundle: Path, data: Path, name: str) -> None:
     if name == "maps":
         pytest.skip("has no labels")
     options = {**TRAINING, **NETWORK, "dataset_dir": data, "direction": "inverse", "output_dir": "out"}
-    torch.jit.save(torch.jit.trace(Nearest(), torch.zeros(1, 3, 16, 16)), "segmentation.ts")
+    torch.jit.save(torch.jit.trace(Nearest(), torch.zeros(1, 3, 24, 24)), "segmentation.ts")
     options["segmentation"] = "$torch.jit.load('segmentation.ts')"
     flow = run(bundle, "train", "small", "quick", "evaluate", **options)
     assert flow.evaluator.state.metrics.keys() >= LABELS and scores("out")["mean"].keys() >= LABELS
@@ -219,7 +219,8 @@ def test_killed_and_resumed_as_if_never_interrupted(tmp_path: Path, bundle: Path
 
 
 def test_two_processes(bundle: Path, data: Path, name: str, tmp_path: Path) -> None:
-    """torchrun, gloo on a machine without GPU: one checkpoint, no trace of the wrappers in it."""
+    """torchrun, gloo on a machine without GPU: one checkpoint, no trace of the wrappers in it; one process goes on from
+    it with batches as large as those of both."""
     if name == "cityscapes":
         pytest.skip("the same file as that of Maps (test_bundles_are_alike)")
     files = config_files(bundle, "train", "small", "quick", "multi_gpu_train")
@@ -231,7 +232,7 @@ def test_two_processes(bundle: Path, data: Path, name: str, tmp_path: Path) -> N
     with foreign_directory(tmp_path):
         flow = run(bundle, "train", "small", "quick", "evaluate", **options)
         assert float(best) == pytest.approx(flow.evaluator.state.metrics["psnr"], abs=1e-4)
-        run(bundle, "train", "small", "quick", resume=True, **{**options, "epochs": 2})
+        run(bundle, "train", "small", "quick", resume=True, **{**options, "epochs": 2, "batch_size": 2})
 
 
 # ----------------------------------------------------------------------------------------------------------- bad input
