@@ -17,7 +17,7 @@ _WRAPPERS = ("Failed to evaluate", "Failed to instantiate", "applying transform"
 
 
 def show_cause_last() -> None:
-    """From now on, an exception that ends this process prints its cause once more after the traceback; Ctrl-C one line."""
+    """From now on, an exception that ends this process prints its cause again after the traceback; Ctrl-C one line."""
     if getattr(sys.excepthook, "shows_cause_last", False):
         return
     before = sys.excepthook
