@@ -15,6 +15,7 @@ from torch import Tensor
 from monai_invertible.data import atomic_path, write_nifti
 from monai_invertible.handlers.engine_items import engine_items
 from monai_invertible.handlers.radiological import radiological
+from monai_invertible.metrics import tensor_brain_mask
 from monai_invertible.operators import fractional_anisotropy, mean_diffusivity, principal_direction
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class TensorMapSaver:
             self._written.add(name)
             mask, affine = item["mask"].as_subclass(Tensor).cpu(), item["mask"].affine.cpu().numpy()
             tensors = {key: item[key].as_subclass(Tensor).cpu().float() for key in _PANELS if item.get(key) is not None}
+            tensors = {key: tensor * tensor_brain_mask(tensor) for key, tensor in tensors.items()}  # rounding around it
             tensors["pred"] = tensors["pred"] * (mask != 0)
             volumes = {f"{name}_tensor.nii.gz": tensors["pred"].movedim(0, -1)}
             for key, compute in _MAPS.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from monai_invertible.transforms.correct_bias_field import CorrectBiasFieldd
 from monai_invertible.transforms.crop_kspace import CropKspaced
+from monai_invertible.transforms.fill_background import FillBackgroundd
 from monai_invertible.transforms.load_diffusion_tensor import LoadDiffusionTensord
 from monai_invertible.transforms.load_fastmri import LoadFastMRId
 from monai_invertible.transforms.load_pictures import LoadPicturesd
@@ -19,6 +20,7 @@ from monai_invertible.transforms.undersample_kspace import UndersampleKspaced
 __all__ = [
     "CorrectBiasFieldd",
     "CropKspaced",
+    "FillBackgroundd",
     "LoadDiffusionTensord",
     "LoadFastMRId",
     "LoadPicturesd",

@@ -25,7 +25,8 @@ def item(subject: str = "a", shape: tuple[int, ...] = (10, 12, 8)) -> dict[str, 
     mask = torch.zeros(1, *shape)
     mask[:, 2:-2, 2:-2, 1:-1] = 1
     truth = torch.tensor([0.3, 0, 0, 1.7, 0, 0.3]).view(6, 1, 1, 1) * 1e-3 * mask
-    images = {"image": 0.9 * truth, "label": truth, "pred": truth + 1e-4}
+    rounding = torch.tensor([1e-11, 0, 0, 0, 0, 0]).view(6, 1, 1, 1)  # of standardising and back
+    images = {"image": 0.9 * truth + rounding, "label": truth, "pred": truth + 1e-4}
     return {"subject": subject, "mask": MetaTensor(mask, affine=torch.from_numpy(AFFINE)), **images}
 
 

@@ -36,6 +36,9 @@ class SuperResolutionGenerators(GeneratorPair):
         channels: n, the width of the core; even.
         depth: couplings in the core.
         act: activation behind the encoders' convolution; None for none, as in the authors' code.
+        norm: of the branches, as in MONAI's networks; the authors have batch norm. None for none, which the
+            super-resolution of Lim et al. (EDSR, 2017) found better; PyTorch's initialisation then, because the
+            authors', N(0, 0.02), relies on it.
         backprop: of the core, "invert", "checkpoint" or "store".
 
     Shapes: ``(B, in_channels, *spatial)`` to ``(B, out_channels, *spatial)`` of any size; standardised values, not
@@ -54,6 +57,7 @@ class SuperResolutionGenerators(GeneratorPair):
         depth: int = 4,
         *,
         act: tuple | str | None = None,
+        norm: tuple | str | None = "batch",
         backprop: str = "invert",
     ) -> None:
         super().__init__()
@@ -70,7 +74,9 @@ class SuperResolutionGenerators(GeneratorPair):
             return first if act is None else nn.Sequential(first, get_act_layer(act))
 
         def branch() -> ResidualBranch:
-            return ResidualBranch(spatial_dims, channels // 2, padding_mode="replicate", norm="batch", zero_init=True)
+            return ResidualBranch(
+                spatial_dims, channels // 2, padding_mode="replicate", norm=norm or "", zero_init=True
+            )
 
         self.encoder_x = encoder(in_channels)
         self.encoder_y = encoder(out_channels)
@@ -79,7 +85,8 @@ class SuperResolutionGenerators(GeneratorPair):
         )
         self.decoder_x = conv(channels, in_channels, 1)
         self.decoder_y = conv(channels, out_channels, 1)
-        self.apply(normal_init)  # N(0, 0.02), biases 0
+        if norm:
+            self.apply(normal_init)  # N(0, 0.02), biases 0
         for module in self.modules():
             if isinstance(module, ResidualBranch):
                 module.reset_last()

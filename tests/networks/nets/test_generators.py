@@ -144,6 +144,16 @@ def test_super_resolution_starts_without_its_core() -> None:
     torch.testing.assert_close(pair(x, direction="inverse"), pair.decoder_x(pair.encoder_y(x)))
 
 
+def test_super_resolution_without_norm_has_pytorchs_initialisation() -> None:
+    pairs = [SuperResolutionGenerators(channels=16, depth=2, norm=norm) for norm in ("batch", None)]
+    norms = [sum(isinstance(m, nn.BatchNorm3d) for m in pair.modules()) for pair in pairs]
+    assert norms == [4, 0]
+    deviations = [pair.core[0].f[0].weight.std().item() for pair in pairs]
+    assert deviations == pytest.approx([0.02, (1 / (8 * 27)) ** 0.5 / 3**0.5], rel=0.1)
+    x = torch.randn(1, 6, 8, 8, 8)
+    assert torch.equal(pairs[1](x), pairs[1].decoder_y(pairs[1].encoder_x(x)))
+
+
 def test_super_resolution_without_couplings_is_linear_as_in_the_authors_code() -> None:
     pair = SuperResolutionGenerators(3, 6, 6, 8, 0).double()
     a, b = torch.randn(2, 1, 6, 4, 4, 4, dtype=torch.float64)
