@@ -36,7 +36,7 @@ class SuperResolutionGenerators(GeneratorPair):
         channels: n, the width of the core; even.
         depth: couplings in the core.
         act: activation behind the encoders' convolution; None for none, as in the authors' code.
-        norm: of the branches, as in MONAI's networks; the authors have batch norm. None for none, which the
+        norm: of the branches, as in MONAI's networks; the authors have batch norm. "" or None for none, which the
             super-resolution of Lim et al. (EDSR, 2017) found better; PyTorch's initialisation then, because the
             authors', N(0, 0.02), relies on it.
         backprop: of the core, "invert", "checkpoint" or "store".
