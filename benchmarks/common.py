@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import datetime
 import gc
 import os
@@ -27,6 +28,7 @@ __all__ = [
     "branch",
     "figure",
     "machine",
+    "mean_scores",
     "quartiles",
     "results",
     "run_bundle",
@@ -106,6 +108,13 @@ def run_bundle(name: str, files: Sequence[str], log: Path, **options: Any) -> st
         if process.wait():
             raise SystemExit(f"{Path(sys.argv[0]).name}: the command above failed; see {log}\n{error[-2000:]}")
     return log.read_text()
+
+
+def mean_scores(folder: Path) -> dict[str, float]:
+    """The means over subjects that a bundle's evaluation wrote."""
+    with (folder / "scores.csv").open() as file:
+        row = next(row for row in csv.DictReader(file) if row["subject"] == "mean")
+    return {key: float(value) for key, value in row.items() if key != "subject"}
 
 
 def machine() -> str:

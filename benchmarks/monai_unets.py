@@ -10,7 +10,6 @@ also for the largest patch that a budget allows; the time of a step is real, all
 from __future__ import annotations
 
 import argparse
-import csv
 import statistics
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import results, run_bundle, table, take_turns, write
+from common import mean_scores, results, run_bundle, table, take_turns, write
 from monai.bundle import ConfigParser
 from torch import nn
 
@@ -106,9 +105,8 @@ def train(name: str, folder: Path, data: Path, training: dict[str, Any]) -> list
     }
     run_bundle("iseg_invres_segmentation", ["train"], folder / "train.log", **options)
     run_bundle("iseg_invres_segmentation", ["train", "evaluate"], folder / "evaluate.log", overwrite=True, **options)
-    with (folder / "eval" / "scores.csv").open() as file:
-        mean = next(row for row in csv.DictReader(file) if row["subject"] == "mean")
-    return [float(mean[score]) for score in SCORES]
+    mean = mean_scores(folder / "eval")
+    return [mean[score] for score in SCORES]
 
 
 def main() -> None:

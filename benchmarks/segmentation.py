@@ -10,7 +10,6 @@ score here compares with a published one.
 from __future__ import annotations
 
 import argparse
-import csv
 import re
 import shutil
 import statistics
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import machine, results, run_bundle, table, take_turns
+from common import machine, mean_scores, results, run_bundle, table, take_turns
 
 from monai_invertible.networks import FullyInvertibleUNet, PartiallyInvertibleUNet, PlainUNet
 
@@ -35,13 +34,6 @@ NETWORKS: dict[str, tuple[type[torch.nn.Module], list[str], list[int]]] = {
 }
 CLASSES = ("CSF", "GM", "WM")
 PATCH, BATCH = (48, 48, 48), 2  # those of quick.json
-
-
-def scores(folder: Path) -> dict[str, float]:
-    """The means that an evaluation wrote."""
-    with (folder / "scores.csv").open() as file:
-        row = next(row for row in csv.DictReader(file) if row["subject"] == "mean")
-    return {key: float(value) for key, value in row.items() if key != "subject"}
 
 
 def step_seconds(repeats: int) -> dict[str, float]:
@@ -92,7 +84,7 @@ def main() -> None:
         bundle(["train", *files, "quick", "evaluate"], folder / "evaluate.log", overwrite=True, **common)
         live = float(re.findall(r"live_peak ([0-9.]+) MiB", log)[-1])
         parameters = sum(p.numel() for p in kind(3, 2, 4, widths, (2,) * (len(widths) - 1)).parameters())
-        score = scores(folder / "eval")
+        score = mean_scores(folder / "eval")
         rows.append(
             [
                 name,
