@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from monai_invertible.networks.blocks import (
+    Bookends,
     ConvolutionalGRU,
     GatedResidualBlock,
     GeneratorPair,
@@ -10,6 +11,7 @@ from monai_invertible.networks.blocks import (
     PreActivationConvolution,
     ResidualBranch,
     SegmentationUNet,
+    TimeShiftedConvolution,
     TranslationDecoder,
     TranslationEncoder,
     VariationalBranch,
@@ -17,17 +19,22 @@ from monai_invertible.networks.blocks import (
 from monai_invertible.networks.layers import (
     AdditiveCoupling,
     ChannelSplit,
+    CheckerboardAttention,
     GradientUpdate,
+    InvertibleUNetCore,
     OrthogonalConvolution,
     OrthogonalCoupling,
     OrthogonalDownsample,
     ResidualCoupling,
     SpaceToChannel,
+    Swap,
 )
 from monai_invertible.networks.nets import (
+    CheckpointedDiffusionUNet,
     FullyInvertibleUNet,
     IndependentGenerators,
     InterpolationGenerators,
+    InvertibleDiffusionUNet,
     InvertibleRIM,
     MagnitudeUNet,
     PartiallyInvertibleUNet,
@@ -41,7 +48,10 @@ from monai_invertible.networks.nets import (
 
 __all__ = [
     "AdditiveCoupling",
+    "Bookends",
     "ChannelSplit",
+    "CheckerboardAttention",
+    "CheckpointedDiffusionUNet",
     "ConvolutionalGRU",
     "FullyInvertibleUNet",
     "GatedResidualBlock",
@@ -49,7 +59,9 @@ __all__ = [
     "GradientUpdate",
     "IndependentGenerators",
     "InterpolationGenerators",
+    "InvertibleDiffusionUNet",
     "InvertibleRIM",
+    "InvertibleUNetCore",
     "LinearUpsample",
     "MagnitudeUNet",
     "OrthogonalConvolution",
@@ -65,6 +77,8 @@ __all__ = [
     "SegmentationUNet",
     "SpaceToChannel",
     "SuperResolutionGenerators",
+    "Swap",
+    "TimeShiftedConvolution",
     "TranslationDecoder",
     "TranslationEncoder",
     "TranslationGenerators",

@@ -17,14 +17,15 @@ __all__ = ["ScriptedByTrace"]
 class ScriptedByTrace(nn.Module):
     """A network whose TorchScript is the trace of an evaluation on :meth:`example_input`, for other sizes too."""
 
-    def example_input(self) -> Tensor:
-        """What to trace with; the script takes this one input."""
+    def example_input(self) -> Tensor | tuple[Tensor, Tensor]:
+        """What to trace with; the script takes as many inputs, one or two."""
         raise NotImplementedError(f"{type(self).__name__}: define example_input() to be scripted.")
 
     def __prepare_scriptable__(self) -> nn.Module:
+        example = self.example_input()
         with torch.no_grad():
-            trace: Any = torch.jit.trace(self, self.example_input(), check_trace=False)
-        return _Traced(trace)
+            trace: Any = torch.jit.trace(self, example, check_trace=False)
+        return _Traced(trace) if isinstance(example, Tensor) else _TracedPair(trace)
 
 
 class _Traced(nn.Module):
@@ -34,3 +35,8 @@ class _Traced(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.trace(x)
+
+
+class _TracedPair(_Traced):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]
+        return self.trace(x, y)

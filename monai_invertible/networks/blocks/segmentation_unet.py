@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from monai_invertible.networks.blocks.padding import missing_padding
 from monai_invertible.networks.blocks.variational_branch import VariationalBranch
 from monai_invertible.networks.scripting import ScriptedByTrace
 
@@ -65,7 +66,7 @@ class SegmentationUNet(ScriptedByTrace):
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
         """Logits of the image; in training with a VAE branch ``(logits, l2, kl)``, the latter two of shape ``(B,)``."""
         regularized = self.vae is not None and self.training
-        missing = self._missing(x)
+        missing = missing_padding(self, x, self.in_channels, self.divisor)
         if missing:
             logits, bottleneck = self.segment(F.pad(x, missing, mode="replicate"), regularized)
             logits = F.pad(logits, [-n for n in missing])  # slicing would tie an exported graph to its size
@@ -74,20 +75,6 @@ class SegmentationUNet(ScriptedByTrace):
         if self.vae is None or bottleneck is None:
             return logits
         return logits, *self.vae(bottleneck, x)
-
-    def _missing(self, x: Tensor) -> list[int]:
-        """What :func:`torch.nn.functional.pad` needs to know, last dimension first; nothing if the image fits."""
-        size, tracing = x.shape[2:], torch.jit.is_tracing() or torch.compiler.is_exporting()  # type: ignore[attr-defined]
-        if not tracing and (len(size) != len(self.divisor) or x.shape[1] != self.in_channels or 0 in x.shape):
-            raise ValueError(
-                f"{type(self).__name__}: an image must have shape (B, {self.in_channels}, "
-                f"{', '.join('DHW'[-len(self.divisor) :])}), got {tuple(x.shape)}. Check spatial_dims and in_channels."
-            )
-        whole = [(n + d - 1) // d * d for n, d in zip(size, self.divisor, strict=True)]  # ONNX floors -(-n // d) wrong
-        if not tracing and all(n == d for n, d in zip(whole, self.divisor, strict=True)):
-            whole[-1] *= 2  # a norm over the voxels of the deepest level needs two of them
-        missing = [p for n, m in zip(reversed(whole), reversed(size), strict=True) for p in (0, n - m)]
-        return missing if tracing or any(missing) else []
 
     def example_input(self) -> Tensor:
         """A small image, on the network's device."""

@@ -1,21 +1,26 @@
 """Invertible layers: one map a file."""
 
+from monai_invertible.networks.layers.checkerboard_attention import CheckerboardAttention
 from monai_invertible.networks.layers.coupling import AdditiveCoupling
 from monai_invertible.networks.layers.gradient_update import GradientUpdate
+from monai_invertible.networks.layers.invertible_unet_core import InvertibleUNetCore
 from monai_invertible.networks.layers.orthogonal_convolution import OrthogonalConvolution
 from monai_invertible.networks.layers.orthogonal_coupling import OrthogonalCoupling
 from monai_invertible.networks.layers.orthogonal_downsample import OrthogonalDownsample
 from monai_invertible.networks.layers.residual_coupling import ResidualCoupling
 from monai_invertible.networks.layers.space_to_channel import SpaceToChannel
-from monai_invertible.networks.layers.splitting import ChannelSplit
+from monai_invertible.networks.layers.splitting import ChannelSplit, Swap
 
 __all__ = [
     "AdditiveCoupling",
     "ChannelSplit",
+    "CheckerboardAttention",
     "GradientUpdate",
+    "InvertibleUNetCore",
     "OrthogonalConvolution",
     "OrthogonalCoupling",
     "OrthogonalDownsample",
     "ResidualCoupling",
     "SpaceToChannel",
+    "Swap",
 ]

@@ -1,4 +1,4 @@
-"""Split the last tensor of a state along its channels; merging is the inverse."""
+"""Split the last tensor of a state along its channels, merge the last two, or let them change places."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from monai_invertible.autograd.module import InvertibleModule, State, Step
 
-__all__ = ["ChannelSplit"]
+__all__ = ["ChannelSplit", "Swap"]
 
 
 class ChannelSplit(InvertibleModule):
@@ -74,3 +74,23 @@ class _SplitStep(Step):
             and not following.inverse
             and self.module.split == following.module.split
         )
+
+
+class Swap(InvertibleModule):
+    r"""The last two tensors change places.
+
+    ``forward`` and ``inverse``: :math:`(\dots, x_1, x_2) \mapsto (\dots, x_2, x_1)`.
+
+    Saves nothing, recomputes nothing, exact.
+
+    Shapes: any.
+    """
+
+    def forward(self, *state: Tensor, **context: Any) -> State:
+        """Exchange."""
+        *rest, x1, x2 = state
+        return (*rest, x2, x1)
+
+    def inverse(self, *state: Tensor, **context: Any) -> State:
+        """Exchange."""
+        return self(*state)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from monai_invertible.networks.nets.checkpointed_diffusion_unet import CheckpointedDiffusionUNet
 from monai_invertible.networks.nets.fully_invertible_unet import FullyInvertibleUNet
 from monai_invertible.networks.nets.independent_generators import IndependentGenerators
 from monai_invertible.networks.nets.interpolation_generators import InterpolationGenerators
+from monai_invertible.networks.nets.invertible_diffusion_unet import InvertibleDiffusionUNet
 from monai_invertible.networks.nets.invertible_rim import InvertibleRIM
 from monai_invertible.networks.nets.magnitude_unet import MagnitudeUNet
 from monai_invertible.networks.nets.partially_invertible_unet import PartiallyInvertibleUNet
@@ -16,9 +18,11 @@ from monai_invertible.networks.nets.translation_generators import TranslationGen
 from monai_invertible.networks.nets.zero_filled import ZeroFilled
 
 __all__ = [
+    "CheckpointedDiffusionUNet",
     "FullyInvertibleUNet",
     "IndependentGenerators",
     "InterpolationGenerators",
+    "InvertibleDiffusionUNet",
     "InvertibleRIM",
     "MagnitudeUNet",
     "PartiallyInvertibleUNet",
