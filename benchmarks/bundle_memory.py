@@ -10,8 +10,9 @@ from __future__ import annotations
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from common import results, table, write
+from common import results, table, translation_step, write
 from monai.bundle import ConfigParser
 
 from monai_invertible.memory import estimate_training_step
@@ -19,7 +20,8 @@ from monai_invertible.memory import estimate_training_step
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
 CHECKPOINT = {"network_def#backprop": "checkpoint"}
 STORE = {"network_def#backprop": "store"}
-SEGMENTATION: list[tuple[str, list[str], dict[str, str]]] = [
+LARGE = {"roi_size": [96, 96, 96]}
+SEGMENTATION: list[tuple[str, list[str], dict[str, Any]]] = [
     ("Fully-InvRes (`train.json`)", [], {}),
     ("- with `--network_def#backprop checkpoint`", [], CHECKPOINT),
     ("- with `--network_def#backprop store`", [], STORE),
@@ -29,7 +31,26 @@ SEGMENTATION: list[tuple[str, list[str], dict[str, str]]] = [
     ("- with `vae.json`", ["partially", "vae"], {}),
     ("3D U-Net (`baseline.json`)", ["baseline"], {}),
 ]
-ROWS: dict[str, list[tuple[str, list[str], dict[str, str]]]] = {  # of each bundle: name, override files, overrides
+TRANSLATION: list[tuple[str, list[str], dict[str, Any]]] = [
+    ("RevGAN (`train.json`)", [], {}),
+    ("- with `--network_def#backprop checkpoint`", [], CHECKPOINT),
+    ("- with `--network_def#backprop store`", [], STORE),
+    ("- with `paired.json`", ["paired"], {}),
+    ("two ResNets (`baseline.json`)", ["baseline"], {}),
+    ("- with `paired.json`", ["baseline", "paired"], {}),
+]
+SUPERRESOLUTION: list[tuple[str, list[str], dict[str, Any]]] = [
+    ("3D RevGAN (`train.json`)", [], {}),
+    ("- with `--network_def#backprop checkpoint`", [], CHECKPOINT),
+    ("- with `--network_def#backprop store`", [], STORE),
+    ("- with `unpaired.json`", ["unpaired"], {}),
+    ("- with `no_adversary.json`", ["no_adversary"], {}),
+    ("SRCNN (`srcnn.json`, `no_adversary.json`)", ["srcnn", "no_adversary"], {}),
+    ('3D RevGAN with `--roi_size "[96, 96, 96]"`', [], LARGE),
+    ("- with `--network_def#backprop checkpoint`", [], {**LARGE, **CHECKPOINT}),
+    ("- with `--network_def#backprop store`", [], {**LARGE, **STORE}),
+]
+ROWS: dict[str, list[tuple[str, list[str], dict[str, Any]]]] = {  # of each bundle: name, override files, overrides
     "fastmri_irim_reconstruction": [
         ("i-RIM 2D (`train.json`)", [], {}),
         ("- with `--network_def#backprop checkpoint`", [], CHECKPOINT),
@@ -42,10 +63,13 @@ ROWS: dict[str, list[tuple[str, list[str], dict[str, str]]]] = {  # of each bund
     ],
     "brats_invres_segmentation": SEGMENTATION,
     "iseg_invres_segmentation": SEGMENTATION,
+    "maps_revgan_translation": TRANSLATION,
+    "cityscapes_revgan_translation": TRANSLATION,
+    "hcp_revgan_superresolution": SUPERRESOLUTION,
 }
 
 
-def row(bundle: str, name: str, files: list[str], overrides: dict[str, str]) -> list[str]:
+def row(bundle: str, name: str, files: list[str], overrides: dict[str, Any]) -> list[str]:
     parser = ConfigParser()
     parser.read_config([BUNDLES / bundle / "configs" / f"{file}.json" for file in ("train", *files)])
     parser.update(overrides)
@@ -53,21 +77,41 @@ def row(bundle: str, name: str, files: list[str], overrides: dict[str, str]) -> 
     channels = parser.get("network_def#in_channels")
     shape = (batch, channels, *size) if channels else (batch, 1, *size, 2)  # an image, or the k-space of a coil
     report = estimate_training_step(partial(parser.get_parsed_content, "network_def"), shape)
-    sizes = [f"{n / 1e9:.2f} GB" for n in (report.activations, report.peak)]
-    return [name, " x ".join(map(str, size)) + f", {batch}", *sizes]
+    return cells(name, batch, size, report.activations, report.peak)
+
+
+def pair_row(bundle: str, name: str, files: list[str], overrides: dict[str, Any]) -> list[str]:
+    """Of two generators and, if there are any, their discriminators."""
+    parser = ConfigParser()
+    parser.read_config([BUNDLES / bundle / "configs" / f"{file}.json" for file in ("train", *files)])
+    parser.update(overrides)
+    if parser["discriminators"] is not None:
+        parser["discriminators"] = "$torch.nn.ModuleDict(@discriminators_def)"  # without .to(device)
+    batch, size = parser["batch_size"], parser["roi_size"]
+    shape = (batch, parser.get("network_def#in_channels", 3), *size)  # two ResNets: of pictures
+    keys = ("network_def", "discriminators", "loss")
+    step = translation_step(lambda: tuple(parser.get_parsed_content(key) for key in keys), shape, shape)
+    return cells(name, batch, size, step.model, step.kept, step.peak, digits=3)
+
+
+def cells(name: str, batch: int, size: list[int], *numbers: int, digits: int = 2) -> list[str]:
+    return [name, " x ".join(map(str, size)) + f", {batch}", *(f"{n / 1e9:.{digits}f} GB" for n in numbers)]
 
 
 def main() -> None:
     quick = "--quick" in sys.argv[1:]
     parts = []
     for bundle, rows in ROWS.items():
-        head = ["network", "patch, batch", "kept by forward", "peak of the step"]
-        parts += [f"## {bundle}", table(head, [row(bundle, *entry) for entry in (rows[:1] if quick else rows)])]
+        pair = "revgan" in bundle
+        head = ["network", "patch, batch", *(["model"] if pair else []), "kept by forward", "peak of the step"]
+        line = pair_row if pair else row
+        parts += [f"## {bundle}", table(head, [line(bundle, *entry) for entry in (rows[:1] if quick else rows)])]
     write(
         results(quick) / "bundle_memory.md",
         "Memory of a training step of the bundles (simulated)",
         "Living tensors in GB (10^9 bytes), float32, with parameters, gradients and Adam's state, counted on fake "
-        "tensors: not a measurement of a GPU.",
+        "tensors: not a measurement of a GPU. A step of RevGAN is that of both generators, then of the discriminators; "
+        'the parameters, gradients and Adam\'s state of all of them are its "model".',
         *parts,
     )
 

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -24,6 +24,7 @@ from monai_invertible.memory import LiveBytes
 __all__ = [
     "CHANNELS",
     "MODES",
+    "TranslationStep",
     "activation_peak",
     "branch",
     "figure",
@@ -34,6 +35,7 @@ __all__ = [
     "run_bundle",
     "table",
     "take_turns",
+    "translation_step",
     "write",
 ]
 
@@ -58,6 +60,47 @@ def activation_peak(build: Callable[[], nn.Module], shape: Sequence[int]) -> int
             y = network(x)
             y.square().mean().backward()
         return live.peak
+
+
+class TranslationStep(NamedTuple):
+    """A training step of a pair of generators, in bytes."""
+
+    parameters: int  # of the generators, a number
+    model: int  # parameters, gradients and Adam's state of all networks
+    kept: int  # by the generators' forward and their losses
+    peak: int
+
+    @property
+    def rest(self) -> int:
+        return self.peak - self.model
+
+
+def translation_step(
+    build: Callable[[], tuple[nn.Module, nn.ModuleDict | None, Any]], *shapes: Sequence[int]
+) -> TranslationStep:
+    """What ``TranslationTrainer`` does in an iteration, on fake tensors.
+
+    ``build`` gives generators, discriminators (or None) and loss; ``shapes`` are those of x and y.
+    """
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        pair, critics, loss = build()
+        weights = [*pair.parameters(), *(critics.parameters() if critics else ())]
+        size = sum(p.numel() * p.element_size() for p in weights)
+        with LiveBytes(include=weights) as live:
+            x, y = (torch.rand(*shape) for shape in shapes)
+            before = live.current
+            if critics:
+                critics.requires_grad_(False)
+            images = loss.translate(pair, x, y)
+            total = sum(loss.generator_terms(images, critics).values())
+            kept = live.current - before
+            total.backward()
+            images = {name: image.detach() for name, image in images.items()}
+            if critics:
+                critics.requires_grad_(True)
+                sum(loss.discriminator_terms(images, critics).values()).backward()
+        adam = 2 * size
+        return TranslationStep(sum(p.numel() for p in pair.parameters()), 2 * size + adam, kept, live.peak + adam)
 
 
 def take_turns(steps: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[tuple[float, float]]]:

@@ -3,7 +3,7 @@
 Table 5 of van der Ouderaa and Worrall, Reversible GANs for Memory-efficient Image-to-Image Translation, CVPR 2019, was
 measured on a GPU (Tesla K40m, Maps). Here the same step is simulated on fake tensors, where only living tensors count:
 no workspace, no allocator. So the two are different quantities; what they have in common is the growth with depth. The
-memory tables in the READMEs of the three bundles are the second part.
+bundles, as they are configured, are in ``bundle_memory.py``.
 
     python benchmarks/revgan_memory.py [--quick]
 """
@@ -13,17 +13,12 @@ from __future__ import annotations
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import torch
-from common import figure, results, table, write
-from monai.bundle import ConfigParser
+from common import TranslationStep, figure, results, table, translation_step, write
 from monai.networks.nets import PatchDiscriminator
 from torch import nn
-from torch._subclasses import FakeTensorMode
 
 from monai_invertible.losses import UnpairedTranslationLoss
-from monai_invertible.memory import LiveBytes
 from monai_invertible.networks import IndependentGenerators, ResNetGenerator, TranslationGenerators
 
 MIB = 2**20  # as the paper counts
@@ -33,41 +28,6 @@ PAPER = {  # "Model" and "Activations" of table 5, MiB
     "RevGAN, inverted": ((374.4, 385.4, 398.5, 423.4, 626.3), (646.1,) * 5),
 }
 COLOURS = {"CycleGAN": "#c98500", "RevGAN, stored": "#777777", "RevGAN, inverted": "#00796b"}
-BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
-TRANSLATION: list[tuple[str, list[str], dict[str, Any]]] = [  # name, override files, overrides
-    ("RevGAN (`train.json`)", [], {}),
-    ("- with `--network_def#backprop checkpoint`", [], {"network_def#backprop": "checkpoint"}),
-    ("- with `--network_def#backprop store`", [], {"network_def#backprop": "store"}),
-    ("- with `paired.json`", ["paired"], {}),
-    ("two ResNets (`baseline.json`)", ["baseline"], {}),
-    ("- with `paired.json`", ["baseline", "paired"], {}),
-]
-STORE, LARGE = {"network_def#backprop": "store"}, {"roi_size": [96, 96, 96]}
-SUPERRESOLUTION: list[tuple[str, list[str], dict[str, Any]]] = [
-    ("3D RevGAN (`train.json`)", [], {}),
-    ("- with `--network_def#backprop store`", [], STORE),
-    ("- with `unpaired.json`", ["unpaired"], {}),
-    ('- with `--roi_size "[96, 96, 96]"`', [], LARGE),
-    ("- the same with `--network_def#backprop checkpoint`", [], {**LARGE, "network_def#backprop": "checkpoint"}),
-    ("- the same with `--network_def#backprop store`", [], {**LARGE, **STORE}),
-]
-ROWS = {
-    "maps_revgan_translation": TRANSLATION,
-    "cityscapes_revgan_translation": TRANSLATION,
-    "hcp_revgan_superresolution": SUPERRESOLUTION,
-}
-
-
-class Step(NamedTuple):
-    """Bytes of a training step."""
-
-    parameters: int  # of the generators, in numbers
-    model: int  # parameters, gradients and Adam's state of all networks
-    peak: int
-
-    @property
-    def activations(self) -> int:
-        return self.peak - self.model
 
 
 def generators(name: str, depth: int) -> nn.Module:
@@ -83,49 +43,20 @@ def discriminators() -> nn.ModuleDict:
     )
 
 
-def step(build: Any, shape: tuple[int, ...]) -> Step:
-    """What ``TranslationTrainer`` does in an iteration, on fake tensors; ``build`` gives generators, discriminators and
-    loss."""
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        pair, critics, loss = build()
-        weights = [*pair.parameters(), *critics.parameters()]
-        size = sum(p.numel() * p.element_size() for p in weights)
-        with LiveBytes(include=weights) as live:
-            x, y = torch.rand(2, *shape)
-            critics.requires_grad_(False)
-            images = loss.translate(pair, x, y)
-            sum(loss.generator_terms(images, critics).values()).backward()
-            critics.requires_grad_(True)
-            images = {name: image.detach() for name, image in images.items()}
-            sum(loss.discriminator_terms(images, critics).values()).backward()
-        adam = 2 * size
-        return Step(sum(p.numel() for p in pair.parameters()), 2 * size + adam, live.peak + adam)
-
-
-def simulate(depths: tuple[int, ...]) -> dict[str, list[Step]]:
+def simulate(depths: tuple[int, ...]) -> dict[str, list[TranslationStep]]:
     def build(name: str, depth: int) -> tuple[nn.Module, nn.Module, nn.Module]:
         return generators(name, depth), discriminators(), UnpairedTranslationLoss()
 
-    return {name: [step(partial(build, name, d), (1, 3, 256, 256)) for d in depths] for name in COLOURS}
+    return {
+        name: [translation_step(partial(build, name, d), *[(1, 3, 256, 256)] * 2) for d in depths] for name in COLOURS
+    }
 
 
-def bundle_row(bundle: str, name: str, files: list[str], overrides: dict[str, Any]) -> list[str]:
-    parser = ConfigParser()
-    parser.read_config([BUNDLES / bundle / "configs" / f"{file}.json" for file in ("train", *files)])
-    parser.update({**overrides, "discriminators": "$torch.nn.ModuleDict(@discriminators_def)"})  # without .to(device)
-    keys = ("network_def", "discriminators", "loss")
-    batch, size = parser["batch_size"], parser["roi_size"]
-    channels = parser.get("network_def#in_channels", 3)  # two ResNets: of pictures
-    found = step(lambda: [parser.get_parsed_content(key) for key in keys], (batch, channels, *size))
-    numbers = [f"{found.parameters / 1e6:.1f}", f"{found.model / MIB:.0f} MiB", f"{found.peak / MIB:.0f} MiB"]
-    return [name, " x ".join(map(str, size)) + f", {batch}", *numbers]
-
-
-def picture(path: Path, depths: tuple[int, ...], steps: dict[str, list[Step]]) -> None:
+def picture(path: Path, depths: tuple[int, ...], steps: dict[str, list[TranslationStep]]) -> None:
     fig, (left, right) = figure(2)
     for name, colour in COLOURS.items():
         for axes, values in (
-            (left, [s.activations / MIB for s in steps[name]]),
+            (left, [s.rest / MIB for s in steps[name]]),
             (right, PAPER.get(name, ((), ()))[1][: len(depths)]),
         ):
             if values:
@@ -150,21 +81,14 @@ def main() -> None:
             [f"{model:.1f} + {rest:.1f}" for model, rest in zip(*PAPER[name], strict=True)] if name in PAPER else []
         )
         for i, (depth, found) in enumerate(zip(depths, of_depth, strict=True)):
-            numbers = [f"{n / MIB:.1f}" for n in (found.model, found.activations, found.peak)]
+            numbers = [f"{n / MIB:.1f}" for n in (found.model, found.rest, found.peak)]
             rows.append([name, depth, f"{found.parameters / 1e6:.1f}", *numbers, papers[i] if papers else "-"])
     growth = []
     for name, of_depth in steps.items():
-        ours = (of_depth[-1].activations - of_depth[0].activations) / (depths[-1] - depths[0]) / MIB
+        ours = (of_depth[-1].rest - of_depth[0].rest) / (depths[-1] - depths[0]) / MIB
         published = PAPER[name][1] if name in PAPER else None
         theirs = f"{(published[-1] - published[0]) / (DEPTHS[-1] - DEPTHS[0]):.1f}" if published else "-"
         growth.append([name, f"{ours:.1f}", theirs])
-    parts = []
-    for bundle, entries in ROWS.items():
-        head = ["networks", "size, batch", "generators' parameters, million", "model", "peak of the step"]
-        parts += [
-            f"## {bundle}",
-            table(head, [bundle_row(bundle, *row) for row in (entries[:1] if quick else entries)]),
-        ]
     write(
         folder / "revgan_memory.md",
         "Memory of training RevGAN (simulated)",
@@ -177,9 +101,6 @@ def main() -> None:
         table(["generators", "simulated", "paper's GPU"], growth),
         "The paper's last model entry of RevGAN, 626.3 at depth 30, is that of CycleGAN at depth 18, and not on the "
         "line of the others (4.1 MiB a layer would give about 473): almost surely an error of copying.",
-        "# The bundles, as configured",
-        "In the README of each bundle, counted in the same way.",
-        *parts,
     )
     picture(folder / "revgan_memory.png", depths, steps)
 
