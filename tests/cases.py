@@ -15,17 +15,22 @@ from monai_invertible.networks.blocks import GatedResidualBlock
 from monai_invertible.networks.layers import (
     AdditiveCoupling,
     ChannelSplit,
+    CheckerboardAttention,
     GradientUpdate,
+    InvertibleUNetCore,
     OrthogonalConvolution,
     OrthogonalCoupling,
     OrthogonalDownsample,
     ResidualCoupling,
     SpaceToChannel,
+    Swap,
 )
 from monai_invertible.networks.nets import (
+    CheckpointedDiffusionUNet,
     FullyInvertibleUNet,
     IndependentGenerators,
     InterpolationGenerators,
+    InvertibleDiffusionUNet,
     InvertibleRIM,
     MagnitudeUNet,
     PartiallyInvertibleUNet,
@@ -98,6 +103,12 @@ LAYERS: dict[type[InvertibleModule], list[Case]] = {
         Case(lambda: ChannelSplit(), ((2, 4, 3, 3),)),
         Case(lambda: ChannelSplit((1, 4)), ((2, 3), (2, 5, 3, 3))),
     ],
+    CheckerboardAttention: [
+        Case(lambda: perturbed(CheckerboardAttention(4)), ((2, 4, 5, 3),)),
+        Case(lambda: perturbed(CheckerboardAttention(3, parity=1, offset=2.0)), ((2, 1), (2, 3, 4, 3, 2))),
+        Case(lambda: perturbed(CheckerboardAttention(3, form="token")), ((2, 3, 3, 3, 3),)),
+        Case(lambda: perturbed(CheckerboardAttention(2, form="token", parity=1)), ((1, 2, 4, 3),)),
+    ],
     OrthogonalConvolution: [
         Case(lambda: OrthogonalConvolution(5), ((2, 5, 4, 3),)),
         Case(lambda: OrthogonalConvolution(2), ((2, 2, 4, 3, 2),)),
@@ -117,6 +128,7 @@ LAYERS: dict[type[InvertibleModule], list[Case]] = {
             lambda: ResidualCoupling(3, 5, kernel_size=(1, 3, 3), norm=("group", {"num_groups": 1})), ((1, 5, 3, 4, 2),)
         ),
     ],
+    Swap: [Case(lambda: Swap(), ((1, 2), (2, 3, 4), (2, 2, 4)))],
     SpaceToChannel: [
         Case(lambda: SpaceToChannel((2, 2)), ((2, 3, 4, 6),)),
         Case(lambda: SpaceToChannel((1, 2, 3)), ((2, 1, 3), (1, 2, 2, 4, 3))),
@@ -137,6 +149,18 @@ LAYERS: dict[type[InvertibleModule], list[Case]] = {
         Case(lambda: Inverse(AdditiveCoupling(branch(2), branch(2))), ((2, 4, 5, 6),)),
         Case(lambda: Inverse(OrthogonalConvolution(4)), ((2, 4, 5),)),
     ],
+    InvertibleUNetCore: [
+        Case(
+            lambda: InvertibleUNetCore((5, 8), ((2, 2),), lambda c: [ResidualCoupling(2, c)]),
+            ((2, 2, 4, 6), (2, 3, 4, 6)),
+        ),
+        Case(
+            lambda: InvertibleUNetCore(
+                (6, 6), ((2, 1),), lambda c: [], on_skip=lambda c: [CheckerboardAttention(c)], downsample="cayley"
+            ),
+            ((2, 3, 4, 3), (2, 3, 4, 3)),
+        ),
+    ],
     InvertibleSequential: [
         Case(
             lambda: InvertibleSequential(AdditiveCoupling(branch(2), branch(2)), OrthogonalConvolution(4)),
@@ -152,6 +176,31 @@ NETS: dict[type[nn.Module], list[Case]] = {
             lambda: FullyInvertibleUNet(3, 2, 3, (4, 8), ((1, 2, 2),), downsample="cayley", vae_size=(4, 5, 6)),
             ((2, 2, 4, 5, 6),),
         ),
+    ],
+    InvertibleDiffusionUNet: [
+        Case(
+            lambda: perturbed(InvertibleDiffusionUNet(2, 1, 2, (6, 8, 16), norm_num_groups=2)),
+            ((2, 1, 9, 16),),
+            {"timesteps": (2,)},
+        ),
+        Case(
+            lambda: perturbed(
+                InvertibleDiffusionUNet(
+                    3, 2, 1, (16, 16), ((1, 2, 2),), bookends=False, attention="token", cross_attention_dim=3
+                )
+            ),
+            ((2, 2, 4, 4, 8),),
+            {"timesteps": (1,), "context": (2, 2, 3)},
+        ),
+    ],
+    CheckpointedDiffusionUNet: [
+        Case(
+            lambda: CheckpointedDiffusionUNet(
+                2, 1, 1, channels=(4, 8), attention_levels=(False, True), num_res_blocks=1, norm_num_groups=2
+            ),
+            ((2, 1, 8, 8),),
+            {"timesteps": (2,)},
+        )
     ],
     PartiallyInvertibleUNet: [
         Case(lambda: PartiallyInvertibleUNet(2, 1, 2, (4, 8, 16), (2, 2)), ((2, 1, 9, 8),)),
