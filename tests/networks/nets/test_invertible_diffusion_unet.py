@@ -144,9 +144,9 @@ def test_a_thousand_steps_stay_finite() -> None:
 
 def test_monai_trains_it() -> None:
     torch.manual_seed(0)
-    network = small(2)
+    network = InvertibleDiffusionUNet(2, 1, 1, (16, 32), (2,))
     losses: list[float] = []
-    images = [{"image": torch.ones(2, 1, 8, 8), "label": torch.ones(2, 1, 8, 8)}] * 30
+    images = [{"image": torch.ones(4, 1, 8, 8), "label": torch.ones(4, 1, 8, 8)}] * 50
     trainer = SupervisedTrainer(
         torch.device("cpu"),
         1,
@@ -159,7 +159,7 @@ def test_monai_trains_it() -> None:
     )
     trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: losses.append(engine.state.output[0]["loss"]))
     trainer.run()
-    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
+    assert sum(losses[-15:]) < 0.85 * sum(losses[:15])
 
 
 def test_classes_and_context() -> None:
