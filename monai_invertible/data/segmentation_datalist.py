@@ -23,6 +23,7 @@ from monai_invertible.data.split_by_subject import natural_order, split_by_subje
 
 __all__ = ["brats_datalist", "iseg_datalist"]
 
+_BRATS = ("flair", "t1", "t1ce", "t2")
 _SUFFIXES = (".nii.gz", ".nii", ".hdr", "")  # "": a folder of one DICOM series
 
 
@@ -34,6 +35,7 @@ def brats_datalist(
     folds: int = 5,
     seed: int = 0,
     labels: bool = True,
+    modalities: Sequence[str] = _BRATS,
 ) -> list[dict[str, Any]]:
     """List the subjects of a BraTS folder, sorted by name.
 
@@ -44,23 +46,28 @@ def brats_datalist(
         folds: the subjects are shuffled and dealt to this many folds; 5 is a split of 80 % to 20 %.
         seed: of the shuffle. The split depends on the names of the subjects, ``folds`` and ``seed`` only.
         labels: False for subjects without a segmentation (inference).
+        modalities: which, and their order: "flair", "t1", "t1ce", "t2". A subject need not have the others.
 
     Returns:
-        one dictionary a subject: ``image`` (paths of FLAIR, T1, T1ce, T2), ``label`` (path, if ``labels``) and
+        one dictionary a subject: ``image`` (paths of the modalities), ``label`` (path, if ``labels``) and
         ``subject`` (name). All values can be written as JSON.
 
     Raises:
         FileNotFoundError: if the folder does not exist, or a subject lacks a modality or the label.
-        ValueError: if there are no subjects, or ``section``, ``fold`` or ``folds`` are not as above.
+        ValueError: if there are no subjects, or ``section``, ``fold``, ``folds`` or ``modalities`` are not as above.
     """
+    if not modalities or not set(modalities) <= set(_BRATS):
+        raise ValueError(
+            f"brats_datalist: modalities must be some of {', '.join(_BRATS)}, got {list(modalities)}. Choose some."
+        )
 
     def find(root: Path) -> dict[str, str]:
         folders = [folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
         found = [f.name for f in folders if any(path.name.startswith(f"{f.name}_") for path in f.iterdir())]
         return {name: f"{name}/{name}_" for name in found}
 
-    rule = "a folder NAME with NAME_flair.nii.gz, ... for each subject"
-    files = _files("brats_datalist", directory, find, rule, ("flair", "t1", "t1ce", "t2"), "seg" if labels else None)
+    rule = f"a folder NAME with NAME_{modalities[0]}.nii.gz, ... for each subject"
+    files = _files("brats_datalist", directory, find, rule, modalities, "seg" if labels else None)
     return split_by_subject("brats_datalist", files, section, fold, folds, seed)
 
 

@@ -13,6 +13,7 @@ from monai_invertible.handlers.memory_handler import MemoryHandler
 from monai_invertible.handlers.overlay_saver import OverlaySaver
 from monai_invertible.handlers.progress_handler import ProgressHandler
 from monai_invertible.handlers.reconstruction_saver import ReconstructionSaver
+from monai_invertible.handlers.regression_metric_handler import RegressionMetricHandler
 from monai_invertible.handlers.resume_checkpoint_saver import ResumeCheckpointSaver
 from monai_invertible.handlers.scaler_state import ScalerState
 from monai_invertible.handlers.score_table_saver import ScoreTableSaver
@@ -22,6 +23,7 @@ from monai_invertible.handlers.tensor_map_saver import TensorMapSaver
 from monai_invertible.handlers.tensor_metric_handler import TensorMetricHandler
 from monai_invertible.handlers.translation_metric_handler import TranslationMetricHandler
 from monai_invertible.handlers.translation_saver import TranslationSaver
+from monai_invertible.handlers.volume_saver import VolumeSaver
 
 __all__ = [
     "BestCheckpointSaver",
@@ -35,6 +37,7 @@ __all__ = [
     "OverlaySaver",
     "ProgressHandler",
     "ReconstructionSaver",
+    "RegressionMetricHandler",
     "ResumeCheckpointSaver",
     "ScalerState",
     "ScoreTableSaver",
@@ -44,4 +47,5 @@ __all__ = [
     "TensorMetricHandler",
     "TranslationMetricHandler",
     "TranslationSaver",
+    "VolumeSaver",
 ]

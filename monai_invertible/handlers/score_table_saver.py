@@ -34,6 +34,7 @@ class ScoreTableSaver:
         metrics: the names under which ``FastMRIMetricHandler`` or ``SegmentationMetricHandler`` are attached.
         name: the key of the batch that names the subject, and the head of the first column.
         classes: the names of the classes, if each metric has one value a class; their mean comes first.
+        filename: the table's.
     """
 
     def __init__(
@@ -42,8 +43,9 @@ class ScoreTableSaver:
         metrics: Sequence[str],
         name: str = "filename",
         classes: Sequence[str] = (),
+        filename: str = "scores.csv",
     ) -> None:
-        self.path = Path(output_dir) / "scores.csv"
+        self.path = Path(output_dir) / filename
         self.metrics = tuple(metrics)
         self.name = name
         self.columns = [column for metric in metrics for column in (metric, *(f"{metric}_{key}" for key in classes))]

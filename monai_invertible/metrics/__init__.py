@@ -7,6 +7,8 @@ from monai_invertible.metrics.fastmri_metric import FastMRIMetric
 from monai_invertible.metrics.image_quality_metric import ImageQualityMetric, grey_levels
 from monai_invertible.metrics.label_color_metric import LabelColorMetric, nearest_colors
 from monai_invertible.metrics.named_scores import NamedScores
+from monai_invertible.metrics.regression_scores import RegressionScores
+from monai_invertible.metrics.sample_distance import SampleDistance
 from monai_invertible.metrics.segmentation_metric import SegmentationMetric, region_masks
 from monai_invertible.metrics.tensor_metric import TensorMetric, interior_mask, tensor_brain_mask
 from monai_invertible.metrics.volume_key import volume_key
@@ -16,6 +18,8 @@ __all__ = [
     "ImageQualityMetric",
     "LabelColorMetric",
     "NamedScores",
+    "RegressionScores",
+    "SampleDistance",
     "SegmentationMetric",
     "TensorMetric",
     "central_region",
