@@ -27,6 +27,7 @@ __all__ = [
     "TranslationStep",
     "activation_peak",
     "branch",
+    "bundle_files",
     "figure",
     "machine",
     "mean_scores",
@@ -133,10 +134,15 @@ def results(quick: bool) -> Path:
     return folder
 
 
+def bundle_files(name: str, files: Sequence[str]) -> list[str]:
+    """Paths of configuration files of a bundle."""
+    configs = Path(__file__).resolve().parents[1] / "bundles" / name / "configs"
+    return [str(configs / f"{file}.json") for file in files]
+
+
 def run_bundle(name: str, files: Sequence[str], log: Path, **options: Any) -> str:
     """Run a bundle with these of its configuration files; the progress bar is shown, everything is in ``log``."""
-    configs = Path(__file__).resolve().parents[1] / "bundles" / name / "configs"
-    listed = "[" + ",".join(f"'{configs / file}.json'" for file in files) + "]"
+    listed = "[" + ",".join(f"'{file}'" for file in bundle_files(name, files)) + "]"
     arguments = [part for key, value in options.items() for part in (f"--{key}", str(value))]
     command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "--config_file", listed, *arguments]
     print("$ python " + " ".join(f'"{c}"' if " " in c or "[" in c else c for c in command[3:]), flush=True)
@@ -153,11 +159,13 @@ def run_bundle(name: str, files: Sequence[str], log: Path, **options: Any) -> st
     return log.read_text()
 
 
-def mean_scores(folder: Path) -> dict[str, float]:
+def mean_scores(folder: Path, filename: str = "scores.csv") -> dict[str, float]:
     """The means over subjects that a bundle's evaluation wrote."""
-    with (folder / "scores.csv").open() as file:
-        row = next(row for row in csv.DictReader(file) if row["subject"] == "mean")
-    return {key: float(value) for key, value in row.items() if key != "subject"}
+    with (folder / filename).open() as file:
+        rows = csv.DictReader(file)
+        names = (rows.fieldnames or [""])[0]
+        row = next(row for row in rows if row[names] == "mean")
+    return {key: float(value) for key, value in row.items() if key != names}
 
 
 def machine() -> str:
