@@ -15,6 +15,7 @@ from torch import Tensor
 from monai_invertible.data import atomic_path, write_nifti
 from monai_invertible.handlers.engine_items import engine_items
 from monai_invertible.handlers.radiological import radiological
+from monai_invertible.handlers.refuse_existing import refuse_existing
 from monai_invertible.metrics import tensor_brain_mask
 from monai_invertible.operators import fractional_anisotropy, mean_diffusivity, principal_direction
 
@@ -76,19 +77,11 @@ class TensorMapSaver:
                 volumes[f"{name}_{key}.nii.gz"] = compute(tensors["pred"])
                 if "label" in tensors:
                     volumes[f"{name}_truth_{key}.nii.gz"] = compute(tensors["label"])
-            self._refuse_existing(f"{name}.png", *volumes)
+            refuse_existing(self, (self.output_dir / file for file in (f"{name}.png", *volumes)))
             for file, volume in volumes.items():
                 write_nifti(self.output_dir / file, volume.contiguous().numpy(), affine)
             with atomic_path(self.output_dir / f"{name}.png") as path:
                 _picture(path, name, _panels(tensors, mask, affine))
-
-    def _refuse_existing(self, *names: str) -> None:
-        existing = [str(path) for path in (self.output_dir / name for name in names) if path.exists()]
-        if existing and not self.overwrite:
-            raise FileExistsError(
-                f"TensorMapSaver: {', '.join(existing)} must not exist. Choose another output_dir, or set "
-                "overwrite=True."
-            )
 
 
 def _colours(tensor: Tensor, affine: np.ndarray) -> Tensor:

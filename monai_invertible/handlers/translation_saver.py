@@ -11,6 +11,7 @@ import torch
 
 from monai_invertible.data import atomic_path
 from monai_invertible.handlers.engine_items import engine_items
+from monai_invertible.handlers.refuse_existing import refuse_existing
 from monai_invertible.metrics import grey_levels
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class TranslationSaver:
         """Forget all pictures."""
         self._written.clear()
         self._sheet.clear()
-        self._file("sheet")
+        refuse_existing(self, [self._file("sheet")])
 
     def write(self, engine: Engine) -> None:
         """Write the pictures of the current batch."""
@@ -65,6 +66,7 @@ class TranslationSaver:
                 continue
             if name == "sheet":
                 raise ValueError('TranslationSaver: no picture may be named "sheet", got one. Rename its file.')
+            refuse_existing(self, [self._file(name)])
             panels = {key: _bytes(item[key]) for key in _PANELS if item.get(key) is not None}
             with atomic_path(self._file(name)) as path:
                 Image.fromarray(panels["pred"]).save(path)
@@ -79,12 +81,7 @@ class TranslationSaver:
                 _draw(path, self._sheet)
 
     def _file(self, name: str) -> Path:
-        file = self.output_dir / f"{name}.png"
-        if file.exists() and not self.overwrite:
-            raise FileExistsError(
-                f"TranslationSaver: {file} must not exist. Choose another output_dir, or set overwrite=True."
-            )
-        return file
+        return self.output_dir / f"{name}.png"
 
 
 def _bytes(picture: torch.Tensor) -> np.ndarray:

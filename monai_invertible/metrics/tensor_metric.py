@@ -91,11 +91,3 @@ class TensorMetric(NamedScores):
             place = "a cube of 5 x 5 x 5 voxels in the brain" if self.interior else "a voxel other than 0"
             raise ValueError(f"TensorMetric: the truth of {subject} must have {place}, got none. Check its mask.")
         self.add(subject, torch.tensor(_SCORES[self.metric](a[:, mask], b[:, mask]), dtype=torch.float64))
-
-    def get_buffer(self) -> Tensor:
-        """The value of every subject, (subjects, 1) float64."""
-        return self.rows()
-
-    def aggregate(self) -> Tensor:
-        """The mean over the subjects."""
-        return self.get_buffer().mean()
