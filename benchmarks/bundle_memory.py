@@ -50,6 +50,19 @@ SUPERRESOLUTION: list[tuple[str, list[str], dict[str, Any]]] = [
     ("- with `--network_def#backprop checkpoint`", [], {**LARGE, **CHECKPOINT}),
     ("- with `--network_def#backprop store`", [], {**LARGE, **STORE}),
 ]
+WHOLE = ["whole_volume"]
+DIFFUSION: list[tuple[str, list[str], dict[str, Any]]] = [
+    ("IDM (`train.json`)", [], {}),
+    ("- with `--network_def#backprop checkpoint`", [], CHECKPOINT),
+    ("- with `--network_def#backprop store`", [], STORE),
+    ("MONAI's U-Net (`baseline.json`)", ["baseline"], {}),
+    ("- with its blocks checkpointed (`checkpointed.json`)", ["checkpointed"], {}),
+    ("IDM, `whole_volume.json`", WHOLE, {}),
+    ("- with `--network_def#backprop checkpoint`", WHOLE, CHECKPOINT),
+    ("- with `--network_def#backprop store`", WHOLE, STORE),
+    ("MONAI's U-Net, `baseline.json`, `whole_volume.json`", [*WHOLE, "baseline"], {}),
+    ("- with its blocks checkpointed (`checkpointed.json`)", [*WHOLE, "checkpointed"], {}),
+]
 ROWS: dict[str, list[tuple[str, list[str], dict[str, Any]]]] = {  # of each bundle: name, override files, overrides
     "fastmri_irim_reconstruction": [
         ("i-RIM 2D (`train.json`)", [], {}),
@@ -66,6 +79,7 @@ ROWS: dict[str, list[tuple[str, list[str], dict[str, Any]]]] = {  # of each bund
     "maps_revgan_translation": TRANSLATION,
     "cityscapes_revgan_translation": TRANSLATION,
     "hcp_revgan_superresolution": SUPERRESOLUTION,
+    "brats_idm_generation": DIFFUSION,
 }
 
 
@@ -74,9 +88,10 @@ def row(bundle: str, name: str, files: list[str], overrides: dict[str, Any]) -> 
     parser.read_config([BUNDLES / bundle / "configs" / f"{file}.json" for file in ("train", *files)])
     parser.update(overrides)
     batch, size = parser["batch_size"], parser["roi_size"]
-    channels = parser.get("network_def#in_channels")
+    channels = parser.get("network_def#in_channels") and parser.get_parsed_content("network_def#in_channels")
     shape = (batch, channels, *size) if channels else (batch, 1, *size, 2)  # an image, or the k-space of a coil
-    report = estimate_training_step(partial(parser.get_parsed_content, "network_def"), shape)
+    inputs = [shape, (batch,)] if "num_train_timesteps" in parser.config else shape  # a diffusion model wants the time
+    report = estimate_training_step(partial(parser.get_parsed_content, "network_def"), inputs)
     return cells(name, batch, size, report.activations, report.peak)
 
 
