@@ -138,10 +138,8 @@ def plot(path: Path, real: Tensor, generated: Tensor, found: dict[int, list[Tens
     """Examples, and two statistics at a middle time."""
     drawing, axes = figure(3)
     for axis, images, title in ((axes[0], real, "real"), (axes[1], generated, "generated")):
-        rows = [
-            torch.cat([image[0, :, :, image.shape[3] // 2].T.flip(0) for image in images[i : i + 2]], 1) for i in (0, 2)
-        ]
-        axis.imshow(torch.cat([row for row in rows if row.numel()]), cmap="gray", vmin=-1, vmax=1)
+        slices = [image[0, :, :, image.shape[3] // 2].T.flip(0) for image in images[:2]]
+        axis.imshow(torch.cat(slices), cmap="gray", vmin=-1, vmax=1)
         axis.set_title(title)
         axis.axis("off")
     time = list(found)[len(found) // 2]
