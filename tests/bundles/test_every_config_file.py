@@ -168,8 +168,9 @@ def test_processes_but_the_first_show_and_write_nothing(bundle: Path) -> None:
     number = re.fullmatch(expression, config["train#trainer#train_handlers"])
     assert number
     names = [part["_target_"].rpartition(".")[2] for part in read_config(bundle, "train")["train"]["handlers"]]
-    kept = names[: int(number[1])]
-    assert {"EpochSeedHandler", "FiniteLossHandler", "LrScheduleHandler", "ValidationHandler"} == set(kept)
+    kept = set(names[: int(number[1])])
+    needed = {"EpochSeedHandler", "FiniteLossHandler", "ValidationHandler"}
+    assert needed <= kept <= needed | {"LrScheduleHandler"}
 
 
 @every_bundle
