@@ -14,9 +14,14 @@ from monai_invertible.autograd import Inverse, InvertibleModule, InvertibleSeque
 from monai_invertible.networks.blocks import GatedResidualBlock
 from monai_invertible.networks.layers import (
     AdditiveCoupling,
+    BatchPooling,
+    ChannelPooling,
     ChannelSplit,
     CheckerboardAttention,
     GradientUpdate,
+    InvertibleBatchNorm,
+    InvertibleConvolution,
+    InvertibleLeakyReLU,
     InvertibleUNetCore,
     OrthogonalConvolution,
     OrthogonalCoupling,
@@ -108,6 +113,28 @@ LAYERS: dict[type[InvertibleModule], list[Case]] = {
         Case(lambda: perturbed(CheckerboardAttention(3, parity=1, offset=2.0)), ((2, 1), (2, 3, 4, 3, 2))),
         Case(lambda: perturbed(CheckerboardAttention(3, form="token")), ((2, 3, 3, 3, 3),)),
         Case(lambda: perturbed(CheckerboardAttention(2, form="token", parity=1)), ((1, 2, 4, 3),)),
+    ],
+    InvertibleBatchNorm: [
+        Case(lambda: perturbed(InvertibleBatchNorm(3)), ((4, 3, 5, 2),)),
+        Case(lambda: perturbed(InvertibleBatchNorm(2, invertible_eps=0.0)), ((1, 2), (2, 2, 3, 4, 2))),
+        Case(lambda: perturbed(InvertibleBatchNorm(2)).eval(), ((1, 2), (2, 2, 3))),
+        Case(lambda: perturbed(InvertibleBatchNorm(2, push_statistics=False)).eval(), ((3, 2, 3),)),
+    ],
+    InvertibleConvolution: [
+        Case(lambda: InvertibleConvolution(2, 5), ((2, 5, 4, 6),)),
+        Case(lambda: InvertibleConvolution(3, 4, kernel_size=(1, 3, 3)), ((1, 4, 2, 3, 4),)),
+    ],
+    InvertibleLeakyReLU: [
+        Case(lambda: InvertibleLeakyReLU(0.1), ((2, 3, 4),)),
+        Case(lambda: InvertibleLeakyReLU(1.0), ((2, 1), (2, 3, 4))),
+    ],
+    ChannelPooling: [
+        Case(lambda: ChannelPooling((2, 2)), ((2, 3, 4, 6),)),
+        Case(lambda: ChannelPooling((1, 2, 3)), ((2, 1, 3), (1, 2, 2, 4, 3))),
+    ],
+    BatchPooling: [
+        Case(lambda: BatchPooling((2, 2)), ((2, 3, 4, 6),)),
+        Case(lambda: BatchPooling((1, 2, 3)), ((2, 1, 3), (1, 2, 2, 4, 3))),
     ],
     OrthogonalConvolution: [
         Case(lambda: OrthogonalConvolution(5), ((2, 5, 4, 3),)),

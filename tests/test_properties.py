@@ -105,17 +105,20 @@ def requiring(context: dict[str, Tensor]) -> dict[str, Tensor]:
 def test_a_chain_keeps_its_output_whatever_its_depth(kind: type[InvertibleModule], case: Case) -> None:
     state, context = case.inputs(), case.extras()
 
-    def kept(depth: int) -> int:
+    def kept(depth: int) -> tuple[int, int]:
+        """Bytes, and those of the buffers, whose values training keeps."""
         pairs = [(case.build(), Inverse(case.build())) for _ in range(depth)]  # a layer may change the shape
         chain = InvertibleSequential(*(layer for pair in pairs for layer in pair)).double()
+        buffers = sum(b.numel() * b.itemsize for b in chain.buffers())
         with LiveBytes() as live:
             outputs = as_tuple(chain(*state, **context))
             result = live.current
         new = [o for o in outputs if all(o.data_ptr() != t.data_ptr() for t in state)]  # not passed through
-        assert depth > 1 or result == sum(t.numel() * 8 for t in new)
-        return result
+        assert depth > 1 or 0 <= result - sum(t.numel() * 8 for t in new) <= buffers
+        return result, buffers
 
-    assert kept(1) == kept(3)
+    (short, few), (long, many) = kept(1), kept(3)
+    assert 0 <= long - short <= many - few
 
 
 @pytest.mark.parametrize(("kind", "case"), [*LAYER_CASES, *NET_CASES])

@@ -2,7 +2,8 @@
 interface.
 
 One layer, ``max |inverse(forward(x)) - x| / max |x|``. The figures are what the arithmetic gives, with a factor of
-about four of room: an additive update rounds its sum once, an orthogonal product once per term, and the inverse of a mixing matrix as its condition number says (five at c = 1.5).
+about four of room: an additive update rounds its sum once, an orthogonal product once per term, and the inverse of a
+mixing matrix loses what its condition number says (five at c = 1.5).
 """
 
 from __future__ import annotations
@@ -12,9 +13,14 @@ import torch
 from monai_invertible.autograd import Inverse, InvertibleModule, InvertibleSequential
 from monai_invertible.networks.layers import (
     AdditiveCoupling,
+    BatchPooling,
+    ChannelPooling,
     ChannelSplit,
     CheckerboardAttention,
     GradientUpdate,
+    InvertibleBatchNorm,
+    InvertibleConvolution,
+    InvertibleLeakyReLU,
     InvertibleUNetCore,
     OrthogonalConvolution,
     OrthogonalCoupling,
@@ -26,11 +32,16 @@ from monai_invertible.networks.layers import (
 
 ROUND_TRIP: dict[type[InvertibleModule], dict[torch.dtype, float]] = {
     AdditiveCoupling: {torch.float64: 1e-15, torch.float32: 5e-7, torch.bfloat16: 2e-2},
+    BatchPooling: {torch.float64: 0.0, torch.float32: 0.0, torch.bfloat16: 0.0},
+    ChannelPooling: {torch.float64: 0.0, torch.float32: 0.0, torch.bfloat16: 0.0},
     ChannelSplit: {torch.float64: 0.0, torch.float32: 0.0, torch.bfloat16: 0.0},
     CheckerboardAttention: {torch.float64: 1e-14, torch.float32: 4e-6, torch.bfloat16: 4e-2},
     GradientUpdate: {torch.float64: 1e-15, torch.float32: 5e-7, torch.bfloat16: 2e-2},
     Inverse: {torch.float64: 2e-15, torch.float32: 1e-6, torch.bfloat16: 3e-2},
     InvertibleSequential: {torch.float64: 2e-15, torch.float32: 1e-6, torch.bfloat16: 3e-2},
+    InvertibleBatchNorm: {torch.float64: 3e-15, torch.float32: 1e-6, torch.bfloat16: 3e-2},
+    InvertibleConvolution: {torch.float64: 1e-15, torch.float32: 5e-7, torch.bfloat16: 2e-2},
+    InvertibleLeakyReLU: {torch.float64: 3e-16, torch.float32: 2e-7, torch.bfloat16: 1e-2},
     InvertibleUNetCore: {torch.float64: 4e-15, torch.float32: 2e-6, torch.bfloat16: 6e-2},
     OrthogonalConvolution: {torch.float64: 2e-15, torch.float32: 1e-6, torch.bfloat16: 2e-2},
     OrthogonalCoupling: {torch.float64: 3e-15, torch.float32: 2e-6, torch.bfloat16: 4e-2},

@@ -18,9 +18,14 @@ from monai_invertible.networks.blocks import (
 )
 from monai_invertible.networks.layers import (
     AdditiveCoupling,
+    BatchPooling,
+    ChannelPooling,
     ChannelSplit,
     CheckerboardAttention,
     GradientUpdate,
+    InvertibleBatchNorm,
+    InvertibleConvolution,
+    InvertibleLeakyReLU,
     InvertibleUNetCore,
     OrthogonalConvolution,
     OrthogonalCoupling,
@@ -48,7 +53,9 @@ from monai_invertible.networks.nets import (
 
 __all__ = [
     "AdditiveCoupling",
+    "BatchPooling",
     "Bookends",
+    "ChannelPooling",
     "ChannelSplit",
     "CheckerboardAttention",
     "CheckpointedDiffusionUNet",
@@ -59,7 +66,10 @@ __all__ = [
     "GradientUpdate",
     "IndependentGenerators",
     "InterpolationGenerators",
+    "InvertibleBatchNorm",
+    "InvertibleConvolution",
     "InvertibleDiffusionUNet",
+    "InvertibleLeakyReLU",
     "InvertibleRIM",
     "InvertibleUNetCore",
     "LinearUpsample",
