@@ -15,6 +15,14 @@ SCRIPTS = sorted(FOLDER.glob("*.py"))
 FIGURES = {
     "accelerated_mri_reconstruction": {"undersampling.png", "loss.png", "reconstruction.png"},
     "swap_one_line": {"overlay.png", "memory_against_patch.png"},
+    "tensor_superresolution": {
+        "tensor.png",
+        "memory_against_depth.png",
+        "loss.png",
+        "maps.png",
+        "errors.png",
+        "inverse.png",
+    },
     "why_invert": {"loss.png", "denoised.png", "memory_against_depth.png"},
 }
 
