@@ -101,12 +101,13 @@ def main() -> None:
         "and Adam's state. Tensors only: a card also needs room for its context, workspaces and allocator. bfloat16 is "
         "autocast with float32 parameters. The state of the invertible chain stays float32 under autocast, so that its "
         "inverse loses no digits; so autocast gains it little. DiffusionModelUNet's deepest level attends to all pairs "
-        "of voxels, a matrix of N x N, with any `attention_levels`; `use_flash_attention=True` never builds it.",
+        "of voxels, a matrix of N x N, with any `attention_levels`; `use_flash_attention=True` never builds it. It "
+        "works at full resolution; the IDM's first end, as in its paper, halves the resolution at once.",
         peaks(NETWORKS, sizes),
         "The network of the default arguments:",
         peaks(SMALL_NETWORKS, sizes),
-        "## The largest volume\n\nEdge of the largest cube, a multiple of 16, whose float32 step stays within a budget "
-        "(512 was the largest that was tried); networks of the first table.",
+        "## The largest volume\n\nEdge of the largest cube, a multiple of 16, whose float32 step stays within a "
+        "budget; networks of the first table.",
         largest(budgets),
     )
 
