@@ -4,9 +4,9 @@ The paper of the invertible diffusion U-Net (arXiv 2504.10883) leaves it open. H
 input comes back from its output, is given unseen volumes of the BraTS sample set and as many samples of its own, at
 several times and with the same noise. Statistics of one volume:
 
-- prediction: how far the predicted noise is from the true one. It needs no inverse.
-- inversion: put the true noise in the place of the prediction, run the core backwards, and compare with the noisy
-  volume that went in: how far the input had to move for the prediction to be right.
+- prediction: how far the prediction (the velocity, a mixture of noise and image) is from the truth. No inverse needed.
+- inversion: put the truth in the place of the prediction, run the core backwards, and compare with the noisy volume
+  that went in: how far the input had to move for the prediction to be right.
 - round trip: run the core backwards from its own output: rounding errors alone.
 - roughness: the mean square of the differences of neighbouring voxels. It needs no network.
 
@@ -69,7 +69,8 @@ def statistics(network: Any, scheduler: Any, images: Tensor, noise: Tensor, time
     output = network.core(*state, embedding=embedding)
     predicted = network.ends.project(output)
     corrected = torch.cat(output, dim=1)
-    true = torch.cat(network.ends.lift(noise), dim=1)
+    truth = scheduler.get_velocity(images, noise, times) if scheduler.prediction_type == "v_prediction" else noise
+    true = torch.cat(network.ends.lift(truth), dim=1)
     taken = network.ends.taken
     corrected = torch.cat([true[:, :taken], corrected[:, taken:]], dim=1).split([s.shape[1] for s in state], dim=1)
 
@@ -79,7 +80,7 @@ def statistics(network: Any, scheduler: Any, images: Tensor, noise: Tensor, time
     differences = sum(images.diff(dim=dim).square().flatten(1).mean(1) for dim in (2, 3, 4))
     return torch.stack(
         [
-            (predicted - noise).square().flatten(1).mean(1),
+            (predicted - truth).square().flatten(1).mean(1),
             (back(corrected) - noisy).square().flatten(1).mean(1),
             (back(output) - noisy).square().flatten(1).mean(1),
             differences,
