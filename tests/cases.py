@@ -37,11 +37,14 @@ from monai_invertible.networks.nets import (
     InterpolationGenerators,
     InvertibleDiffusionUNet,
     InvertibleRIM,
+    IRevNet,
     MagnitudeUNet,
     PartiallyInvertibleUNet,
+    PlainResNet,
     PlainUNet,
     RecurrentInferenceMachine,
     ResNetGenerator,
+    RevNet,
     SuperResolutionGenerators,
     TranslationGenerators,
     ZeroFilled,
@@ -229,6 +232,16 @@ NETS: dict[type[nn.Module], list[Case]] = {
             {"timesteps": (2,)},
         )
     ],
+    IRevNet: [
+        Case(lambda: IRevNet(2, 1, 3, channels=8), ((4, 1, 8, 16),)),
+        Case(lambda: IRevNet(3, 2, 3, channels=4, blocks=(1, 1), pools=("channel",)), ((4, 2, 4, 2, 4),)),
+        Case(
+            lambda: IRevNet(2, 1, 3, channels=4, blocks=(1, 1), pools=("batch",), branch="convolution"), ((4, 1, 4, 6),)
+        ),
+        Case(lambda: IRevNet(2, 1, 3, channels=4, blocks=(1, 1), pools=("channel",), branch=None), ((4, 1, 4, 6),)),
+    ],
+    RevNet: [Case(lambda: RevNet(2, 1, 3, channels=(4, 6), blocks=(1, 2)), ((4, 1, 8, 6),))],
+    PlainResNet: [Case(lambda: PlainResNet(2, 1, 3, channels=(4, 6), blocks=(1, 2)), ((4, 1, 8, 6),))],
     PartiallyInvertibleUNet: [
         Case(lambda: PartiallyInvertibleUNet(2, 1, 2, (4, 8, 16), (2, 2)), ((2, 1, 9, 8),)),
         Case(lambda: PartiallyInvertibleUNet(3, 2, 3, (4, 8), ((1, 2, 2),), vae_size=(4, 5, 6)), ((2, 2, 4, 5, 6),)),

@@ -7,6 +7,7 @@ from monai_invertible.networks.layers.invertible_batch_norm import InvertibleBat
 from monai_invertible.networks.layers.invertible_convolution import InvertibleConvolution
 from monai_invertible.networks.layers.invertible_leaky_relu import InvertibleLeakyReLU
 from monai_invertible.networks.layers.invertible_unet_core import InvertibleUNetCore
+from monai_invertible.networks.layers.layerwise import LayerwiseBranch
 from monai_invertible.networks.layers.orthogonal_convolution import OrthogonalConvolution
 from monai_invertible.networks.layers.orthogonal_coupling import OrthogonalCoupling
 from monai_invertible.networks.layers.orthogonal_downsample import OrthogonalDownsample
@@ -26,6 +27,7 @@ __all__ = [
     "InvertibleConvolution",
     "InvertibleLeakyReLU",
     "InvertibleUNetCore",
+    "LayerwiseBranch",
     "OrthogonalConvolution",
     "OrthogonalCoupling",
     "OrthogonalDownsample",

@@ -1,0 +1,55 @@
+"""Stages with ordinary pooling between them: what RevNet and its baseline, the ResNet, share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from monai.networks.layers.factories import Conv, Norm, Pool
+from torch import Tensor, nn
+
+from monai_invertible.networks.blocks.classifier_head import ClassifierHead
+
+__all__ = ["StagedClassifier"]
+
+
+class StagedClassifier(nn.Module):
+    """A first convolution, stages, and between them max pooling and a convolution to the next width.
+
+    Args:
+        spatial_dims: 1, 2 or 3.
+        in_channels: of the images.
+        num_classes: of the logits.
+        channels: widths of the stages.
+        stage: from the number of a stage and its width to the stage.
+        negative_slope: of the activations.
+
+    Shapes: ``(B, in_channels, *spatial)`` to ``(B, num_classes)``.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        num_classes: int,
+        channels: Sequence[int],
+        stage: Callable[[int, int], nn.Module],
+        *,
+        negative_slope: float,
+    ) -> None:
+        super().__init__()
+
+        def conv(source: int, width: int) -> list[nn.Module]:
+            return [
+                Conv[Conv.CONV, spatial_dims](source, width, kernel_size=3, padding=1, bias=False),
+                Norm[Norm.BATCH, spatial_dims](width),
+            ]
+
+        layers = [*conv(in_channels, channels[0]), nn.LeakyReLU(negative_slope, inplace=True), stage(0, channels[0])]
+        for i, (source, width) in enumerate(zip(channels, channels[1:], strict=False), 1):
+            layers += [Pool[Pool.MAX, spatial_dims](2), *conv(source, width), stage(i, width)]
+        self.features = nn.Sequential(*layers)
+        self.head = ClassifierHead(channels[-1], num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        return self.head(self.features(x))

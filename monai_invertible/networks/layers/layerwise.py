@@ -1,0 +1,69 @@
+"""Chains of layer-wise invertible layers, and their use as a branch of a coupling: the hybrid.
+
+Hascoet et al., Layer-Wise Invertibility for Extreme Memory Cost Reduction of CNN Training, 2019, arXiv 1910.11127,
+sections 3 and 4.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from monai_invertible.autograd.module import InvertibleModule, as_tuple
+from monai_invertible.autograd.sequential import InvertibleSequential
+from monai_invertible.networks.layers.invertible_batch_norm import InvertibleBatchNorm
+from monai_invertible.networks.layers.invertible_convolution import InvertibleConvolution
+from monai_invertible.networks.layers.invertible_leaky_relu import InvertibleLeakyReLU
+
+__all__ = ["LayerwiseBranch", "layerwise_unit"]
+
+
+def layerwise_unit(
+    spatial_dims: int, channels: int, *, negative_slope: float = 0.2, invertible_eps: float = 0.1
+) -> list[InvertibleModule]:
+    """Convolution, batch normalisation, activation, each invertible."""
+    return [
+        InvertibleConvolution(spatial_dims, channels),
+        InvertibleBatchNorm(channels, invertible_eps=invertible_eps),
+        InvertibleLeakyReLU(negative_slope),
+    ]
+
+
+class LayerwiseBranch(nn.Module):
+    """Units of convolution, batch normalisation and activation as one chain of invertible layers.
+
+    As a branch of a coupling it is the hybrid of the paper: the coupling's inverse is stable, whatever its branches
+    are, and gives each branch its input exactly; within the branch, layers are inverted one by one, so that the
+    recomputation of a branch, the peak of a reversible network's memory, keeps one activation instead of all. The error
+    of the layers' inverses does not reach beyond the branch.
+
+    Args:
+        spatial_dims: 1, 2 or 3.
+        channels: of input and output, at least 2.
+        units: how many.
+        negative_slope, invertible_eps: of the layers.
+        backprop: "invert", "checkpoint" or "store".
+
+    Shapes: ``(B, channels, *spatial)`` to the same.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        channels: int,
+        units: int = 2,
+        *,
+        negative_slope: float = 0.2,
+        invertible_eps: float = 0.1,
+        backprop: str = "invert",
+    ) -> None:
+        super().__init__()
+        layers: list[InvertibleModule] = []
+        for _ in range(units):
+            layers += layerwise_unit(
+                spatial_dims, channels, negative_slope=negative_slope, invertible_eps=invertible_eps
+            )
+        self.chain = InvertibleSequential(*layers, backprop=backprop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The last tensor; the others are statistics."""
+        return as_tuple(self.chain(x))[-1]
