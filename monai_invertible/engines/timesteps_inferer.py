@@ -11,7 +11,10 @@ __all__ = ["TimestepsInferer"]
 
 
 class TimestepsInferer(DiffusionInferer):
-    """MONAI's ``DiffusionInferer``, once for each timestep, the condition concatenated; the predictions are channels.
+    r"""MONAI's ``DiffusionInferer``, once for each timestep, the condition concatenated; the predictions are channels.
+
+    They are noise, whatever the network predicts: a velocity v (Salimans and Ho 2022; ``prediction_type`` of the
+    scheduler) means the noise :math:`\sqrt{\bar\alpha_t} v + \sqrt{1 - \bar\alpha_t} x_t`, so that networks compare.
 
     Args:
         scheduler: adds the noise.
@@ -38,8 +41,13 @@ class TimestepsInferer(DiffusionInferer):
             the shape of ``noise``.
         """
         call = super().__call__
-        predictions = [
-            call(inputs, network, part, step.expand(len(inputs)), condition=condition, mode="concat")
-            for part, step in zip(noise.chunk(len(timesteps), dim=1), timesteps, strict=True)
-        ]
+        predictions = []
+        for part, step in zip(noise.chunk(len(timesteps), dim=1), timesteps, strict=True):
+            steps = step.expand(len(inputs))
+            prediction = call(inputs, network, part, steps, condition=condition, mode="concat")
+            if self.scheduler.prediction_type == "v_prediction":
+                noisy = self.scheduler.add_noise(inputs, part, steps)
+                kept = self.scheduler.alphas_cumprod[step]
+                prediction = kept.sqrt() * prediction + (1 - kept).sqrt() * noisy
+            predictions.append(prediction)
         return torch.cat(predictions, dim=1)

@@ -101,3 +101,16 @@ def test_the_condition_is_seen_at_every_step() -> None:
 def test_ddpm_takes_all_steps() -> None:
     with pytest.raises(ValueError, match="DiffusionSampler: DDPM takes the 20 steps .* got steps=5. Use DDIM"):
         DiffusionSampler(DDPMScheduler(num_train_timesteps=20), 5)
+
+
+def test_velocity_is_scored_as_noise() -> None:
+    """A network that knows the velocity predicts the noise without error."""
+    scheduler = DDPMScheduler(num_train_timesteps=10, prediction_type="v_prediction")
+    data = batch("a", "b")
+    image, noise, _, options = PrepareBatchNoise(timesteps=[1, 9])(data)
+    parts = iter(noise.chunk(2, dim=1))
+
+    def network(x: torch.Tensor, timesteps: torch.Tensor, context: Any = None) -> torch.Tensor:
+        return scheduler.get_velocity(image, next(parts), timesteps)
+
+    torch.testing.assert_close(TimestepsInferer(scheduler)(image, network, **options), noise)
