@@ -47,11 +47,10 @@ VARIANTS: dict[tuple[str, str | None], dict[str, Any]] = {
     ("brats_idm_generation", "baseline"): {"extra_forward_args": {"timesteps": torch.tensor([1])}},
     ("brats_idm_generation", "checkpointed"): {"extra_forward_args": {"timesteps": torch.tensor([1])}},
 }
-# Exporters unroll; one step takes seconds. ONNX has no solver, which the Cayley transform needs; the stride is an entry
-# of its own in that bundle.
+# Exporters unroll; one step takes seconds. ONNX has no solver, which the Cayley transform needs.
 FEWER_STEPS: dict[str, dict[str, Any]] = {
     "fastmri_irim_reconstruction": {"network_def#steps": 1},
-    "brats_idm_generation": {"network_def#downsample": "householder", "network_def#bookend_stride": 1},
+    "brats_idm_generation": {"network_def#downsample": "householder"},
 }
 
 # What a network takes besides its image; MONAI's verbs leave it out, and an exported diffusion model is no use without.
