@@ -79,6 +79,7 @@ def write_brats_sample(
         the directory.
 
     Raises:
+        ValueError: a size below 32, or not 1 to 999 subjects.
         FileExistsError: if the directory is not empty. FileNotFoundError: if the package with the template is not
             installed.
     """

@@ -82,6 +82,7 @@ def write_cityscapes_sample(
         the directory.
 
     Raises:
+        ValueError: a size below 16 or no pair of a section.
         FileExistsError: if the directory is not empty. FileNotFoundError: if a package with photos is not installed.
     """
     if size < 16 or min(train, val) < 1:

@@ -70,6 +70,7 @@ def write_hcp_sample(
         the directory.
 
     Raises:
+        ValueError: a size below 24, no subject or negative noise.
         FileExistsError: if the directory is not empty. FileNotFoundError: if the package with the template is not
             installed.
     """

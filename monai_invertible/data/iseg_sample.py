@@ -67,6 +67,7 @@ def write_iseg_sample(
         the directory.
 
     Raises:
+        ValueError: a size below 32 or no subject.
         FileExistsError: if the directory is not empty. FileNotFoundError: if the package with the template is not
             installed.
     """

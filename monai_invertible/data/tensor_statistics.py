@@ -78,7 +78,10 @@ class TensorStatistics:
             content = json.loads(Path(file).read_text(encoding="utf-8"))
             return cls(content["mean"], content["std"])
         except (KeyError, TypeError, ValueError) as error:
-            raise OSError(f"TensorStatistics: {file} must hold mean and std, got something else ({error}).") from error
+            raise OSError(
+                f"TensorStatistics: {file} must hold mean and std, got something else ({error}). Train again, or "
+                "restore the file."
+            ) from error
 
     def write(self, file: str | os.PathLike) -> TensorStatistics:
         """Write them as JSON, and return them."""
@@ -86,7 +89,7 @@ class TensorStatistics:
             path.write_text(json.dumps({"mean": self.mean.tolist(), "std": self.std.tolist()}), encoding="utf-8")
         return self
 
-    def standardise(self, image: Tensor) -> Tensor:
+    def standardize(self, image: Tensor) -> Tensor:
         """(C, \\*spatial) -> (x - mean) / std."""
         mean, std = self._like(image)
         return (image - mean) / std
@@ -100,7 +103,7 @@ class TensorStatistics:
         if image.shape[0] != len(self.mean):
             raise ValueError(
                 f"TensorStatistics: an image must have {len(self.mean)} channels as these statistics, got "
-                f"{image.shape[0]}."
+                f"{image.shape[0]}. Take those of such images."
             )
         shape = (-1, *(1,) * (image.ndim - 1))
         return self.mean.to(image).view(shape), self.std.to(image).view(shape)

@@ -25,6 +25,9 @@ class RegressionMetricHandler(IgniteMetricHandler):
         metric: of MONAI, such as ``PSNRMetric`` or ``MSEMetric`` (to be minimised: use ``metric_cmp_fn``).
         channels: their names, to score each by itself; none to score the images as a whole.
         save_details: as in MONAI.
+
+    Raises:
+        ValueError: if a subject has no truth, or one of another shape.
     """
 
     def __init__(self, metric: RegressionMetric, channels: Sequence[Any] = (), save_details: bool = True) -> None:

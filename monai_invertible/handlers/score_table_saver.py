@@ -31,7 +31,7 @@ class ScoreTableSaver:
 
     Args:
         output_dir: created when needed; a table in it is replaced.
-        metrics: the names under which ``FastMRIMetricHandler`` or ``SegmentationMetricHandler`` are attached.
+        metrics: the names under which metric handlers of this package are attached.
         name: the key of the batch that names the subject, and the head of the first column.
         classes: the names of the classes, if each metric has one value a class; their mean comes first.
         filename: the table's.

@@ -1,4 +1,4 @@
-"""Scores of reconstructions, segmentations and diffusion tensors."""
+"""Scores of reconstructions, segmentations, diffusion tensors, translated pictures and generated volumes."""
 
 from __future__ import annotations
 

@@ -18,6 +18,9 @@ class RegressionScores(NamedScores):
     Args:
         metric: of MONAI (``PSNRMetric``, ``SSIMMetric``, ``MultiScaleSSIMMetric``, ``MAEMetric``, ``MSEMetric``).
         channel_wise: a value for each channel.
+
+    Raises:
+        ValueError: if shapes do not fit.
     """
 
     def __init__(self, metric: RegressionMetric, channel_wise: bool = False) -> None:

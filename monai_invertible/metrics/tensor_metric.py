@@ -67,7 +67,7 @@ class TensorMetric(NamedScores):
     def __init__(self, metric: str = "rmse", interior: bool = False) -> None:
         super().__init__()
         if metric not in _SCORES:
-            raise ValueError(f"TensorMetric: metric must be one of {', '.join(_SCORES)}, got {metric!r}.")
+            raise ValueError(f"TensorMetric: metric must be one of {', '.join(_SCORES)}, got {metric!r}. Choose one.")
         self.metric = metric
         self.interior = interior
 

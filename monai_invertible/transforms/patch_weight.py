@@ -16,12 +16,12 @@ __all__ = ["PatchWeightd"]
 
 
 class PatchWeightd(MapTransform):
-    """Add "weight" (1, \\*spatial): 1 at the centre of every patch that holds enough of the mask, else 0.
+    """Add "weight" (1, x, y, z): 1 at the centre of every patch that holds enough of the mask, else 0.
 
     With it, ``RandWeightedPatchd`` draws all such patches equally often.
 
     Args:
-        keys: the mask (1, \\*spatial).
+        keys: the mask (1, x, y, z).
         roi_size: of the patches.
         min_fraction: the share of a patch that must be in the mask; the paper's is 0.01.
 

@@ -31,7 +31,7 @@ class StandardizeTensord(MapTransform):
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.change = statistics.restore if restore else statistics.standardise
+        self.change = statistics.restore if restore else statistics.standardize
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)

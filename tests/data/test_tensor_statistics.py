@@ -28,10 +28,10 @@ def test_measured(items: list[dict[str, torch.Tensor]], tmp_path: Path) -> None:
     torch.testing.assert_close(statistics.std, brain.std(1, correction=0))
     again = TensorStatistics.read(statistics.write(tmp_path / "new" / "s.json") and tmp_path / "new" / "s.json")
     assert torch.equal(again.mean, statistics.mean) and torch.equal(again.std, statistics.std)
-    standardised = again.standardise(items[0]["y"])
+    standardised = again.standardize(items[0]["y"])
     assert standardised.dtype == torch.float32
     torch.testing.assert_close(again.restore(standardised), items[0]["y"], rtol=1e-5, atol=1e-9)
-    both = torch.cat([again.standardise(item["y"])[:, item["mask"][0] > 0] for item in items], dim=1)
+    both = torch.cat([again.standardize(item["y"])[:, item["mask"][0] > 0] for item in items], dim=1)
     torch.testing.assert_close(both.mean(1), torch.zeros(6), atol=1e-5, rtol=0)
     torch.testing.assert_close(both.std(1, correction=0), torch.ones(6), atol=1e-5, rtol=0)
 
@@ -46,6 +46,6 @@ def test_errors(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="equally many means and positive standard deviations"):
         TensorStatistics([0.0, 0.0], [1.0])
     with pytest.raises(ValueError, match="must have 1 channels as these statistics, got 6"):
-        TensorStatistics([0.0], [1.0]).standardise(torch.zeros(6, 2, 2, 2))
+        TensorStatistics([0.0], [1.0]).standardize(torch.zeros(6, 2, 2, 2))
     with pytest.raises(ValueError, match="there must be a voxel to measure, got none"):
         TensorStatistics.measured([])

@@ -1,7 +1,7 @@
 """The ends of the invertible diffusion U-Net, which are not invertible.
 
-Invertible diffusion models for volumetric images, 2025, arXiv 2504.10883: without them, its authors say, the model
-collapses.
+Jain and Teli, Bringing together invertible UNets with invertible attention modules for memory-efficient diffusion
+models, 2025, arXiv 2504.10883: without them, the authors say, the model collapses.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ class Bookends(BackpropSwitch):
         stride: of the ends.
         norm_num_groups: of the group norms.
         backprop: evaluated again in backward, unless "store".
+
+    Shapes: :meth:`lift` ``(B, in_channels, *spatial)`` to two tensors ``(B, parts[i], *spatial / stride)``,
+    :meth:`project` these to ``(B, out_channels, *spatial)``; ``stride`` divides the sizes.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 r"""Invertible attention: the voxels of one colour of a checkerboard say how those of the other colour are mixed.
 
 The iTrans module of Sukthanker et al., Generative Flows with Invertible Attentions, CVPR 2022, arXiv 2106.03959, in 3D
-as in the invertible diffusion U-Net, arXiv 2504.10883. Not the Lipschitz-constrained residual attention of Zha et al.,
-2021, arXiv 2106.09003, which is inverted by iteration only.
+as in the invertible diffusion U-Net (Jain and Teli 2025, arXiv 2504.10883). Not the Lipschitz-constrained residual
+attention of Zha et al., 2021, arXiv 2106.09003, which is inverted by iteration only.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class InvertibleUNetCore(InvertibleSequential):
         backprop: "invert", "checkpoint" or "store".
 
     Shapes: ``(B, channels[0] // 2, *spatial)`` and ``(B, channels[0] - channels[0] // 2, *spatial)`` to the same;
-    ``core.strides``' products divide the sizes.
+    the products of ``strides`` divide the sizes.
 
     Raises:
         ValueError: a level without channels to split, an unknown ``downsample`` or ``backprop``.

@@ -36,7 +36,7 @@ class InterpolationGenerators(GeneratorPair):
         if mode not in _MODES or factor < 1:
             raise ValueError(
                 f"InterpolationGenerators: mode must be one of {', '.join(_MODES)} and factor at least 1, got "
-                f"{mode!r} and {factor}."
+                f'{mode!r} and {factor}. Use mode="cubic", factor=2.'
             )
         self.mode = mode
         self.factor = factor

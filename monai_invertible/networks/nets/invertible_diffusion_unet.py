@@ -1,7 +1,8 @@
 """The invertible diffusion U-Net (IDM): a denoiser whose training memory does not grow with its depth.
 
-Invertible diffusion models for volumetric images, 2025, arXiv 2504.10883: the core of an iUNet (Etmann et al. 2020)
-with learnable down-sampling and invertible attention on the skips, between two ends that are not invertible.
+Jain and Teli, Bringing together invertible UNets with invertible attention modules for memory-efficient diffusion
+models, 2025, arXiv 2504.10883: the core of an iUNet (Etmann et al. 2020) with learnable down-sampling and invertible
+attention on the skips, between two ends that are not invertible.
 """
 
 from __future__ import annotations
