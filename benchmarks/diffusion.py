@@ -29,7 +29,7 @@ MONAI = {
     "spatial_dims": 3,
     "in_channels": 1,
     "out_channels": 1,
-    "channels": [8, 8, 24],
+    "channels": [16, 24, 40],
     "num_res_blocks": 1,
     "attention_levels": [False, False, False],
     "norm_num_groups": 8,
