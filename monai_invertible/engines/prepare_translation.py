@@ -49,11 +49,10 @@ class PrepareBatchTranslation(PrepareBatch):
                     f'PrepareBatchTranslation: the batch must have "{key}", got {sorted(map(str, batchdata))}. Set '
                     "x_key and y_key to the keys of the images."
                 )
-        moved = [
+        inputs, targets = (
             batchdata[key].to(device=device, non_blocking=non_blocking, **kwargs) if key in batchdata else None
             for key in self.keys
-        ]
-        inputs, targets = moved
+        )
         if self.direction is None:
             return inputs, targets
         return inputs, targets, (), {"direction": self.direction}

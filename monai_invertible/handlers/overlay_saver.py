@@ -139,7 +139,6 @@ def _window(image: np.ndarray) -> tuple[np.ndarray, float, float]:
 
 
 def _picture(path: Path, title: str, planes: list[dict[str, Any]], classes: list[str]) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.colors import to_rgb
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
@@ -147,7 +146,6 @@ def _picture(path: Path, title: str, planes: list[dict[str, Any]], classes: list
     rows = [key for key in PANELS if key in planes[0]]
     widths, heights = np.array([np.multiply(plane["image"].shape, plane["spacing"]) for plane in planes]).T
     figure = Figure(figsize=(9.0, 9.0 * len(rows) * max(heights) / sum(widths) + 0.8), layout="constrained")
-    FigureCanvasAgg(figure)
     figure.set_facecolor("black")
     figure.suptitle(title, color="white", fontsize=11)
     axes = figure.subplots(len(rows), 3, squeeze=False, width_ratios=widths)

@@ -125,14 +125,12 @@ def _zero_filled(kspace: torch.Tensor) -> torch.Tensor:
 
 
 def _picture(path: Path, title: str, zero_filled: np.ndarray, image: np.ndarray, reference: np.ndarray | None) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     panels = {"zero-filled": zero_filled, "reconstruction": image}
     if reference is not None:
         panels |= {"reference": reference, "error x 5": 5 * np.abs(image - reference)}
     figure = Figure(figsize=(3 * len(panels), 3.3), layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(title)
     brightest = float((image if reference is None else reference).max())
     for axes, (name, panel) in zip(np.ravel(figure.subplots(1, len(panels))), panels.items(), strict=True):

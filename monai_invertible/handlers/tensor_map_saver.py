@@ -118,12 +118,10 @@ def _panels(tensors: Mapping[str, Tensor], mask: Tensor, affine: np.ndarray) -> 
 
 
 def _picture(path: Path, title: str, rows: list[dict[str, Any]]) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     names = [key for key in (*_PANELS, "error") if key in rows[0]]
     figure = Figure(figsize=(2.6 * len(names), 10.0), layout="constrained", facecolor="black")
-    FigureCanvasAgg(figure)
     figure.suptitle(title, color="white")
     heights = [row["pred"].shape[2] / row["pred"].shape[1] * row["aspect"] for row in rows]
     grid: Any = figure.subplots(len(rows), len(names), squeeze=False, height_ratios=heights)

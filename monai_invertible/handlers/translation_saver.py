@@ -90,12 +90,10 @@ def _bytes(picture: torch.Tensor) -> np.ndarray:
 
 
 def _draw(path: Path, sheet: dict[str, dict[str, np.ndarray]]) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     columns = [key for key in _PANELS if key in next(iter(sheet.values()))]
     figure = Figure(figsize=(2.6 * len(columns), 2.6 * len(sheet) + 0.3), layout="constrained")
-    FigureCanvasAgg(figure)
     grid: Any = figure.subplots(len(sheet), len(columns), squeeze=False)
     for row, (name, panels) in zip(grid, sheet.items(), strict=True):
         for axes, key in zip(row, columns, strict=True):

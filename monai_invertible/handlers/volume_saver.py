@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
 
@@ -80,7 +78,9 @@ class VolumeSaver:
             volume, picture = (self.output_dir / f"{name}{end}" for end in (".nii.gz", ".png"))
             refuse_existing(self, [volume, picture])
             shown = ["condition", "pred", "label"] if self.sources else ["pred"]
-            panels = {key: item[key][:1].as_subclass(torch.Tensor).cpu().float() for key in shown if _has(item, key)}
+            panels = {
+                key: item[key][:1].as_subclass(torch.Tensor).cpu().float() for key in shown if item.get(key) is not None
+            }
             write_nifti(volume, panels["pred"][0].numpy(), affine.numpy())
             if "label" in panels:
                 panels["error"] = (panels["pred"] - panels["label"]).abs() / _LARGEST_ERROR
@@ -97,10 +97,6 @@ class VolumeSaver:
             _picture(self.output_dir / "mosaic.png", f"{len(tiles)} volumes", rows, [""] * len(rows))
 
 
-def _has(item: Mapping[str, Any], key: str) -> bool:
-    return item.get(key) is not None
-
-
 def _slices(volume: MetaTensor) -> list[dict[str, Any]]:
     """Axial, coronal and sagittal: ``pixels`` (columns, rows) and ``aspect`` of a pixel."""
     view = radiological(volume)
@@ -108,17 +104,15 @@ def _slices(volume: MetaTensor) -> list[dict[str, Any]]:
     slices = []
     for axis, (across, up) in {2: (0, 1), 1: (0, 2), 0: (1, 2)}.items():
         pixels = view[0].numpy().take(view.shape[axis + 1] // 2, axis)
-        slices.append({"pixels": np.asarray(pixels), "aspect": spacing[up] / spacing[across]})
+        slices.append({"pixels": pixels, "aspect": spacing[up] / spacing[across]})
     return slices
 
 
 def _picture(path: Path, title: str, rows: list[list[dict[str, Any]]], labels: list[str]) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     columns = max(len(row) for row in rows)
     figure = Figure(figsize=(2.4 * columns, 2.4 * len(rows) + 0.4), layout="constrained", facecolor="black")
-    FigureCanvasAgg(figure)
     figure.suptitle(title, color="white", fontsize=10)
     grid: Any = figure.subplots(len(rows), columns, squeeze=False)
     for line, row, label in zip(grid, rows, labels, strict=True):

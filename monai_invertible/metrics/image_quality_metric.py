@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from monai.metrics.regression import MAEMetric, PSNRMetric, RegressionMetric, SSIMMetric
 
-from monai_invertible.metrics.named_scores import NamedScores
+from monai_invertible.metrics.regression_scores import RegressionScores
 
 __all__ = ["ImageQualityMetric", "grey_levels"]
 
@@ -27,7 +27,7 @@ def grey_levels(image: torch.Tensor) -> torch.Tensor:
     return image.as_subclass(torch.Tensor).float().clamp(-1.0, 1.0).add(1.0).mul(127.5).round()
 
 
-class ImageQualityMetric(NamedScores):
+class ImageQualityMetric(RegressionScores):
     """One score of pictures: a value an image.
 
     ``metric(prediction, truth, name)`` adds an image; ``get_buffer()`` gives the values (images, 1), in the order of
@@ -42,19 +42,12 @@ class ImageQualityMetric(NamedScores):
     """
 
     def __init__(self, metric: str) -> None:
-        super().__init__()
         if metric not in _METRICS:
             raise ValueError(
                 f"ImageQualityMetric: metric must be one of {', '.join(_METRICS)}, got {metric!r}. Choose one."
             )
-        self.metric = metric
+        super().__init__(_METRICS[metric])
 
     def __call__(self, prediction: torch.Tensor, truth: torch.Tensor, name: str) -> None:
         """Add a picture (C, rows, columns) in [-1, 1]."""
-        if prediction.shape != truth.shape or prediction.ndim != 3:
-            raise ValueError(
-                f"ImageQualityMetric: prediction and truth of {name} must be pictures (C, rows, columns) of one shape, "
-                f"got {tuple(prediction.shape)} and {tuple(truth.shape)}. Resize one to the size of the other."
-            )
-        compute = _METRICS[self.metric]._compute_metric  # of MONAI; calling the metric would also collect
-        self.add(name, compute(grey_levels(prediction)[None], grey_levels(truth)[None]))
+        super().__call__(grey_levels(prediction), grey_levels(truth), name)

@@ -32,8 +32,8 @@ class RegressionScores(NamedScores):
         """Add an image (C, \\*spatial)."""
         if prediction.shape != truth.shape:
             raise ValueError(
-                f"RegressionScores: prediction and truth of {name} must have one shape, got {tuple(prediction.shape)} "
-                f"and {tuple(truth.shape)}. Bring one to the voxels of the other."
+                f"{type(self).__name__}: prediction and truth of {name} must have one shape, got "
+                f"{tuple(prediction.shape)} and {tuple(truth.shape)}. Bring one to the grid of the other."
             )
         dim = 1 if self.channel_wise else 0  # channels as a batch of images, or one image
         images = [image.as_subclass(torch.Tensor).float().unsqueeze(dim) for image in (prediction, truth)]

@@ -67,14 +67,14 @@ class LoadDiffusionTensord(MapTransform):
         subject = str(d["subject"])
         fine, coarse, mask, affine = (self._signal if "dwi" in data else self._tensor)(data, subject)
         name = f"{Path(data['dwi'] if 'dwi' in data else data['tensor']).parent / subject}.nii.gz"
+        brain = mask[None].astype(np.float32)
         if self.low_resolution:
-            fine_affine = affine @ np.diag([*(1 / self.factor,) * 3, 1.0])
-            fine_affine[:3, 3] += affine[:3, :3] @ np.full(3, 0.5 / self.factor - 0.5)  # the corner stays where it is
-            repeated = {"x": fine, "mask": mask[None].astype(np.float32)}
-            images, affine = {key: repeat_blocks(value, self.factor) for key, value in repeated.items()}, fine_affine
+            images = {"x": repeat_blocks(fine, self.factor), "mask": repeat_blocks(brain, self.factor)}
+            scale = np.diag([*(1 / self.factor,) * 3, 1.0])
+            scale[:3, 3] = 0.5 / self.factor - 0.5  # the corner stays where it is
+            affine = affine @ scale
         else:
-            x = repeat_blocks(coarse, self.factor, mask.shape)
-            images = {"x": x, "y": fine, "mask": mask[None].astype(np.float32)}
+            images = {"x": repeat_blocks(coarse, self.factor, mask.shape), "y": fine, "mask": brain}
         return d | {key: subject_image(image, affine, name) for key, image in images.items()}
 
     def _signal(self, data: Mapping[Hashable, Any], subject: str) -> tuple[np.ndarray, ...]:
@@ -84,11 +84,11 @@ class LoadDiffusionTensord(MapTransform):
         bvals, bvecs = read_diffusion_gradients(data["bvals"], data["bvecs"], signal.shape[3], self.b0_threshold)
         mask = self._mask(data, subject, path, signal.shape[:3], affine)
         used = bvals <= self.b_max
-        if np.count_nonzero(bvals[used] > self.b0_threshold) < 6:
+        weighted = np.count_nonzero(bvals[used] > self.b0_threshold)
+        if weighted < 6:
             raise ValueError(
                 f"{data['bvals']}: a tensor needs at least six volumes with b from {self.b0_threshold:g} to b_max = "
-                f"{self.b_max:g}, got {np.count_nonzero(bvals[used] > self.b0_threshold)} (subject {subject}). Raise "
-                "b_max."
+                f"{self.b_max:g}, got {weighted} (subject {subject}). Raise b_max."
             )
         signal, gradients = signal[..., used], (bvals[used], bvecs[used])
         fine = coarse = fit_diffusion_tensors(signal, mask, *gradients, self.b0_threshold)

@@ -70,7 +70,7 @@ def test_rows_have_the_order_of_names_and_count_once() -> None:
 def test_wrong_arguments() -> None:
     with pytest.raises(ValueError, match="ImageQualityMetric: metric must be one of mae, psnr, ssim, got 'fid'"):
         ImageQualityMetric("fid")
-    with pytest.raises(ValueError, match=r"of 7 must be pictures .* got \(3, 4, 4\) and \(3, 4, 5\). Resize"):
+    with pytest.raises(ValueError, match=r"of 7 must have one shape, got \(3, 4, 4\) and \(3, 4, 5\). Bring"):
         ImageQualityMetric("mae")(torch.zeros(3, 4, 4), torch.zeros(3, 4, 5), "7")
     with pytest.raises(ValueError, match="LabelColorMetric: metric must be one of .*, got 'dice'"):
         LabelColorMetric("dice", 2)

@@ -67,11 +67,9 @@ class SegmentationUNet(ScriptedByTrace):
         """Logits of the image; in training with a VAE branch ``(logits, l2, kl)``, the latter two of shape ``(B,)``."""
         regularized = self.vae is not None and self.training
         missing = missing_padding(self, x, self.in_channels, self.divisor)
+        logits, bottleneck = self.segment(F.pad(x, missing, mode="replicate") if missing else x, regularized)
         if missing:
-            logits, bottleneck = self.segment(F.pad(x, missing, mode="replicate"), regularized)
             logits = F.pad(logits, [-n for n in missing])  # slicing would tie an exported graph to its size
-        else:
-            logits, bottleneck = self.segment(x, regularized)
         if self.vae is None or bottleneck is None:
             return logits
         return logits, *self.vae(bottleneck, x)
