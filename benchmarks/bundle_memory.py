@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from common import results, table, translation_step, write
-from monai.bundle import ConfigParser
+from common import bundle_config, results, table, translation_step, write
 
 from monai_invertible.memory import estimate_training_step
 
-BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
 CHECKPOINT = {"network_def#backprop": "checkpoint"}
 STORE = {"network_def#backprop": "store"}
 LARGE = {"roi_size": [96, 96, 96]}
@@ -84,9 +81,7 @@ ROWS: dict[str, list[tuple[str, list[str], dict[str, Any]]]] = {  # of each bund
 
 
 def row(bundle: str, name: str, files: list[str], overrides: dict[str, Any]) -> list[str]:
-    parser = ConfigParser()
-    parser.read_config([BUNDLES / bundle / "configs" / f"{file}.json" for file in ("train", *files)])
-    parser.update(overrides)
+    parser = bundle_config(bundle, ["train", *files], overrides)
     batch, size = parser["batch_size"], parser["roi_size"]
     channels = parser.get("network_def#in_channels") and parser.get_parsed_content("network_def#in_channels")
     shape = (batch, channels, *size) if channels else (batch, 1, *size, 2)  # an image, or the k-space of a coil
@@ -97,9 +92,7 @@ def row(bundle: str, name: str, files: list[str], overrides: dict[str, Any]) -> 
 
 def pair_row(bundle: str, name: str, files: list[str], overrides: dict[str, Any]) -> list[str]:
     """Of two generators and, if there are any, their discriminators."""
-    parser = ConfigParser()
-    parser.read_config([BUNDLES / bundle / "configs" / f"{file}.json" for file in ("train", *files)])
-    parser.update(overrides)
+    parser = bundle_config(bundle, ["train", *files], overrides)
     if parser["discriminators"] is not None:
         parser["discriminators"] = "$torch.nn.ModuleDict(@discriminators_def)"  # without .to(device)
     batch, size = parser["batch_size"], parser["roi_size"]

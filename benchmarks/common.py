@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import datetime
 import gc
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from monai.bundle import ConfigParser
 from torch import nn
 from torch._subclasses import FakeTensorMode
 
@@ -27,15 +29,17 @@ __all__ = [
     "TranslationStep",
     "activation_peak",
     "branch",
-    "bundle_files",
+    "bundle_config",
     "figure",
     "machine",
     "mean_scores",
     "quartiles",
     "results",
     "run_bundle",
+    "sample_data",
     "table",
     "take_turns",
+    "training_options",
     "translation_step",
     "write",
 ]
@@ -134,10 +138,35 @@ def results(quick: bool) -> Path:
     return folder
 
 
+def training_options(documentation: str | None, quick: str) -> argparse.Namespace:
+    """The command line of a benchmark that trains; ``quick`` is the help for ``--quick``."""
+    parser = argparse.ArgumentParser(description=documentation, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help=quick)
+    parser.add_argument("--epochs", type=int, default=None, help="of every network, instead of the preset")
+    parser.add_argument("--output", type=Path, default=None, help="folder of sample data and trained networks")
+    return parser.parse_args()
+
+
+def sample_data(kind: str, folder: Path, **options: Any) -> None:
+    """Write a sample set, unless the folder is there."""
+    if not folder.exists():
+        arguments = [part for key, value in options.items() for part in (f"--{key}", str(value))]
+        command = [sys.executable, "-m", "monai_invertible", "sample-data", kind, str(folder), *arguments]
+        subprocess.run(command, check=True)
+
+
 def bundle_files(name: str, files: Sequence[str]) -> list[str]:
     """Paths of configuration files of a bundle."""
     configs = Path(__file__).resolve().parents[1] / "bundles" / name / "configs"
     return [str(configs / f"{file}.json") for file in files]
+
+
+def bundle_config(name: str, files: Sequence[str], options: Mapping[str, Any]) -> ConfigParser:
+    """A bundle's configuration with these of its files and options, to take single objects from."""
+    parser = ConfigParser()
+    parser.read_config(bundle_files(name, files))
+    parser.update({key: str(value) if isinstance(value, Path) else value for key, value in options.items()})
+    return parser
 
 
 def run_bundle(name: str, files: Sequence[str], log: Path, **options: Any) -> str:

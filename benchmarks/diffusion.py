@@ -9,21 +9,17 @@ data show that it works; they are not BraTS, and no score here compares with a p
 
 from __future__ import annotations
 
-import argparse
 import re
 import shutil
-import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common import mean_scores, results, run_bundle, table, write
-from monai.bundle import ConfigParser
+from common import bundle_config, mean_scores, results, run_bundle, sample_data, table, training_options, write
 
-bundle = partial(run_bundle, "brats_idm_generation")
-CONFIGS = Path(__file__).resolve().parents[1] / "bundles" / "brats_idm_generation" / "configs"
+NAME = "brats_idm_generation"
+bundle = partial(run_bundle, NAME)
 MONAI = {
     "_target_": "DiffusionModelUNet",
     "spatial_dims": 3,
@@ -47,10 +43,8 @@ TIMES = (100, 300, 500, 700, 900)
 
 def count_parameters(changes: dict[str, Any]) -> int:
     """Of the network of quick.json with these changes."""
-    config = ConfigParser(ConfigParser.load_config_files([str(CONFIGS / f"{n}.json") for n in ("train", "quick")]))
-    for key, value in changes.items():
-        config[key.replace("#", "::")] = value
-    return sum(p.numel() for p in config.get_parsed_content("network_def").parameters())
+    network = bundle_config(NAME, ["train", "quick"], changes).get_parsed_content("network_def")
+    return sum(p.numel() for p in network.parameters())
 
 
 def train(folder: Path, **options: Any) -> list[str]:
@@ -73,25 +67,20 @@ def train(folder: Path, **options: Any) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two networks, tiny data, one epoch: shows that it runs")
-    parser.add_argument("--epochs", type=int, default=None, help="of every network, instead of the bundle's")
-    parser.add_argument("--output", type=Path, default=None, help="folder of sample data and trained networks")
-    options = parser.parse_args()
+    options = training_options(__doc__, "two networks, tiny data, one epoch: shows that it runs")
     folder = results(options.quick)
     output = (options.output or folder / "diffusion").resolve()
     data = output / "sample_data"
-    networks, size = NETWORKS, ["--subjects", "10", "--size", "80"]
+    networks, size = NETWORKS, {"subjects": 10, "size": 80}
     changes: dict[str, Any] = {} if options.epochs is None else {"epochs": options.epochs}
     if options.quick:
         networks = dict(list(NETWORKS.items())[:2])
-        size = ["--subjects", "5", "--size", "40"]
+        size = {"subjects": 5, "size": 40}
         changes = {"epochs": 1, "patches_per_volume": 1, "val_interval": 1, "steps": 2, **changes}
     counts = {name: count_parameters(settings) for name, settings in networks.items()}
     if max(counts.values()) > 1.1 * min(counts.values()):
         raise ValueError(f"diffusion: parameters must agree within 10 %, got {counts}. Change the widths.")
-    if not data.exists():
-        subprocess.run([sys.executable, "-m", "monai_invertible", "sample-data", "brats", str(data), *size], check=True)
+    sample_data("brats", data, **size)
 
     rows = []
     for name, settings in networks.items():

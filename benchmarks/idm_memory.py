@@ -1,8 +1,8 @@
 """Memory of training the invertible diffusion U-Net, beside MONAI's DiffusionModelUNet with as many parameters.
 
-Invertible diffusion models for volumetric images, 2025, arXiv 2504.10883, report up to 15 % less peak memory on BraTS,
-without saying than what. Here a step is simulated on fake tensors, where only living tensors count, for a patch of
-128^3 voxels and for a whole BraTS volume.
+Jain and Teli, 2025, arXiv 2504.10883, report up to 15 % less peak memory on BraTS, without saying than what. Here a
+step is simulated on fake tensors, where only living tensors count, for a patch of 128^3 voxels and for a whole BraTS
+volume.
 
     python benchmarks/idm_memory.py [--quick]
 """
@@ -28,26 +28,19 @@ MIXED = {"float32": None, "bfloat16": torch.bfloat16}
 # 40.0 and 39.0 million parameters
 MONAI: dict[str, Any] = {"channels": (64, 128, 256), "num_res_blocks": 2, "attention_levels": (False,) * 3}
 IDM: dict[str, Any] = {"channels": (64, 128, 512, 896), "strides": (2, 2, 2)}
-SMALL: dict[str, Any] = {}  # the defaults of the network
 FLASH = {**MONAI, "use_flash_attention": True}
-
-
-def build(kind: type[nn.Module], options: dict[str, Any]) -> nn.Module:
-    return kind(3, 1, 1, **options)
-
-
 NETWORKS: dict[str, Any] = {
     **{
-        f"IDM, {label}": partial(build, InvertibleDiffusionUNet, {**IDM, "backprop": m})
-        for m, (label, _) in MODES.items()
+        f"IDM, {label}": partial(InvertibleDiffusionUNet, 3, 1, 1, **IDM, backprop=mode)
+        for mode, (label, _) in MODES.items()
     },
-    "DiffusionModelUNet": partial(build, DiffusionModelUNet, MONAI),
-    "- checkpointed": partial(build, CheckpointedDiffusionUNet, MONAI),
-    "- flash attention": partial(build, DiffusionModelUNet, FLASH),
-    "- both": partial(build, CheckpointedDiffusionUNet, FLASH),
+    "DiffusionModelUNet": partial(DiffusionModelUNet, 3, 1, 1, **MONAI),
+    "- checkpointed": partial(CheckpointedDiffusionUNet, 3, 1, 1, **MONAI),
+    "- flash attention": partial(DiffusionModelUNet, 3, 1, 1, **FLASH),
+    "- both": partial(CheckpointedDiffusionUNet, 3, 1, 1, **FLASH),
 }
 SMALL_NETWORKS: dict[str, Any] = {
-    label: partial(build, InvertibleDiffusionUNet, {**SMALL, "backprop": m}) for m, (label, _) in MODES.items()
+    label: partial(InvertibleDiffusionUNet, 3, 1, 1, backprop=mode) for mode, (label, _) in MODES.items()
 }
 
 
@@ -56,7 +49,7 @@ def simulate(
     network: partial[nn.Module], size: tuple[int, int, int], autocast: torch.dtype | None = None
 ) -> MemoryReport:
     """Of one volume; MONAI's network takes multiples of four only, so its volume is padded."""
-    if network.args[0] is not InvertibleDiffusionUNet:
+    if network.func is not InvertibleDiffusionUNet:
         size = tuple(-(-n // 4) * 4 for n in size)  # type: ignore[assignment]
     return estimate_training_step(network, [(1, 1, *size), torch.tensor([500])], autocast=autocast)
 

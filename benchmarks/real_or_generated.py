@@ -20,13 +20,11 @@ The area under the ROC curve says how well a statistic separates the two: 1 or 0
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from common import figure, results, table, write
+from common import bundle_config, figure, results, sample_data, table, write
 from monai.bundle import ConfigParser
 from monai.inferers import DiffusionInferer
 from scipy.stats import mannwhitneyu
@@ -34,15 +32,13 @@ from torch import Tensor, nn
 
 from monai_invertible.data import brats_datalist
 
-CONFIGS = Path(__file__).resolve().parents[1] / "bundles" / "brats_idm_generation" / "configs"
 TIMES = (20, 100, 300, 500, 700, 900)
 STATISTICS = ("prediction", "inversion", "round trip", "roughness")
 
 
 def load_bundle(checkpoint: Path | None) -> ConfigParser:
     """The network of quick.json without bookends, trained."""
-    config = ConfigParser(ConfigParser.load_config_files([str(CONFIGS / f"{n}.json") for n in ("train", "quick")]))
-    config["network_def::bookends"] = False
+    config = bundle_config("brats_idm_generation", ["train", "quick"], {"network_def#bookends": False})
     if checkpoint is not None:
         weights = torch.load(checkpoint, map_location="cpu", weights_only=True)
         config.get_parsed_content("network").load_state_dict(weights.get("network", weights))
@@ -51,9 +47,7 @@ def load_bundle(checkpoint: Path | None) -> ConfigParser:
 
 def real_volumes(config: ConfigParser, folder: Path, count: int, seed: int) -> Tensor:
     """Sample subjects of another seed than those trained on, prepared as in the bundle."""
-    if not folder.exists():
-        command = [sys.executable, "-m", "monai_invertible", "sample-data", "brats", str(folder)]
-        subprocess.run([*command, "--subjects", str(count), "--size", "80", "--seed", str(seed)], check=True)
+    sample_data("brats", folder, subjects=count, size=80, seed=seed)
     prepare = config.get_parsed_content("validate::preprocessing")
     subjects = brats_datalist(folder, labels=False, modalities=["t1"])[:count]
     return torch.stack([prepare(subject)["image"].as_tensor() for subject in subjects])

@@ -8,17 +8,14 @@ they are not fastMRI, and no score here compares with a published one.
 
 from __future__ import annotations
 
-import argparse
-import csv
 import re
-import subprocess
 import sys
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common import machine, results, run_bundle, table
+from common import machine, mean_scores, results, run_bundle, sample_data, table, training_options
 
 bundle = partial(run_bundle, "fastmri_irim_reconstruction")
 # Name: model file, overrides of its network, epochs (quick, long). One epoch is 64 crops of the training slices.
@@ -27,13 +24,6 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], tuple[int, int]]] = {
     "RIM": ("rim", {"steps": 6, "channels": 16}, (8, 40)),
     "U-Net": ("unet", {"channels": 16}, (8, 40)),
 }
-
-
-def scores(folder: Path) -> dict[str, float]:
-    """The mean NMSE, PSNR and SSIM that an evaluation wrote."""
-    with (folder / "scores.csv").open() as file:
-        *_, mean = csv.DictReader(file)
-    return {name: float(score) for name, score in mean.items() if name != "filename"}
 
 
 def picture(path: Path, folders: dict[str, Path]) -> None:
@@ -71,17 +61,11 @@ def picture(path: Path, folders: dict[str, Path]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="some minutes instead of most of an hour")
-    parser.add_argument("--output", type=Path, default=None, help="folder of everything that is written")
-    parser.add_argument("--epochs", type=int, default=None, help="of every network, instead of the preset")
-    options = parser.parse_args()
+    options = training_options(__doc__, "some minutes instead of most of an hour")
     output = (options.output or results(options.quick) / "reconstruction").resolve()
     output.mkdir(parents=True, exist_ok=True)
     data = output / "sample_data"
-    if not data.exists():
-        command = [sys.executable, "-m", "monai_invertible", "sample-data", "fastmri", str(data)]
-        subprocess.run(command, check=True)
+    sample_data("fastmri", data)
 
     rows, folders = [], {"data": data}
     for name, (model, network, epochs) in NETWORKS.items():
@@ -102,7 +86,7 @@ def main() -> None:
         bundle(["train", model, "quick", "evaluate"], folder / "evaluate.log", overwrite=True, **common)
         folders[name] = folder / "eval"
         live = re.findall(r"live_peak ([0-9.]+) MiB", log)
-        score = scores(folder / "eval")
+        score = mean_scores(folder / "eval")
         rows.append(
             [name, score["psnr"], score["ssim"], score["nmse"], f"{seconds / 60:.1f}", live[-1] if live else "-"]
         )
@@ -114,7 +98,7 @@ def main() -> None:
         output_dir=folders["zero-filled"],
         overwrite=True,
     )
-    floor = scores(folders["zero-filled"])
+    floor = mean_scores(folders["zero-filled"])
     rows.insert(0, ["zero-filled", floor["psnr"], floor["ssim"], floor["nmse"], "-", "-"])
     bundle(
         ["inference", "small"],

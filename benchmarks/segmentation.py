@@ -9,19 +9,16 @@ score here compares with a published one.
 
 from __future__ import annotations
 
-import argparse
 import re
 import shutil
 import statistics
-import subprocess
 import sys
 import time
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from common import machine, mean_scores, results, run_bundle, table, take_turns
+from common import machine, mean_scores, results, run_bundle, sample_data, table, take_turns, training_options
 
 from monai_invertible.networks import FullyInvertibleUNet, PartiallyInvertibleUNet, PlainUNet
 
@@ -50,17 +47,11 @@ def step_seconds(repeats: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a tiny sample set and one epoch: shows that it runs")
-    parser.add_argument("--epochs", type=int, default=None, help="of every network, instead of the bundle's")
-    parser.add_argument("--output", type=Path, default=None, help="folder of everything that is written")
-    options = parser.parse_args()
+    options = training_options(__doc__, "a tiny sample set and one epoch: shows that it runs")
     output = (options.output or results(options.quick) / "segmentation").resolve()
     output.mkdir(parents=True, exist_ok=True)
     data = output / "sample_data"
-    if not data.exists():
-        size = ["--subjects", "3", "--size", "48"] if options.quick else []
-        subprocess.run([sys.executable, "-m", "monai_invertible", "sample-data", "iseg", str(data), *size], check=True)
+    sample_data("iseg", data, **({"subjects": 3, "size": 48} if options.quick else {}))
 
     seconds = step_seconds(1 if options.quick else 7)
     rows = []

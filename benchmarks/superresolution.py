@@ -9,16 +9,13 @@ and no score here compares with a published one.
 
 from __future__ import annotations
 
-import argparse
 import shutil
-import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common import mean_scores, results, run_bundle, table, write
+from common import mean_scores, results, run_bundle, sample_data, table, training_options, write
 
 bundle = partial(run_bundle, "hcp_revgan_superresolution")
 INTERPOLATION = ("nearest", "linear", "cubic")
@@ -46,21 +43,16 @@ def train(files: list[str], folder: Path, **options: Any) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two networks, tiny data, one epoch: shows that it runs")
-    parser.add_argument("--epochs", type=int, default=None, help="of every network, instead of the bundle's")
-    parser.add_argument("--output", type=Path, default=None, help="folder of sample data and trained networks")
-    options = parser.parse_args()
+    options = training_options(__doc__, "two networks, tiny data, one epoch: shows that it runs")
     folder = results(options.quick)
     output = (options.output or folder / "superresolution").resolve()
     data = output / "sample_data"
     depths, changes = DEPTHS, {} if options.epochs is None else {"epochs": options.epochs}
-    size = []
+    size = {}
     if options.quick:
-        depths, size = DEPTHS[:2], ["--subjects", "4", "--size", "24"]
+        depths, size = DEPTHS[:2], {"subjects": 4, "size": 24}
         changes = {"epochs": 1, "patches_per_volume": 1, "roi_size": [16, 16, 16], **changes}
-    if not data.exists():
-        subprocess.run([sys.executable, "-m", "monai_invertible", "sample-data", "hcp", str(data), *size], check=True)
+    sample_data("hcp", data, **size)
 
     rows = []
     for mode in INTERPOLATION:

@@ -9,9 +9,6 @@ Maps, and no score here compares with a published one.
 
 from __future__ import annotations
 
-import argparse
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -19,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import bundle_files, mean_scores, results, run_bundle, table, write
-from monai.bundle import ConfigParser
+from common import bundle_config, mean_scores, results, run_bundle, sample_data, table, training_options, write
 from torch import Tensor
 
 from monai_invertible.metrics import ImageQualityMetric
 
 NAME = "maps_revgan_translation"
 bundle = partial(run_bundle, NAME)
+parsed = partial(bundle_config, NAME)
 DIRECTIONS = {"forward": ("x", "y"), "inverse": ("y", "x")}
 SCORES = {"psnr": ".2f", "ssim": ".3f", "mae": ".1f"}
 RESNETS = {
@@ -41,14 +38,6 @@ NETWORKS: dict[str, tuple[list[str], dict[str, Any]]] = {
     "RevGAN, paired": (["paired", "small"], {}),
 }
 EXAMPLES = 3  # of each direction, in the figure
-
-
-def parsed(files: list[str], options: Mapping[str, Any]) -> ConfigParser:
-    """The configuration, to take single objects from."""
-    parser = ConfigParser()
-    parser.read_config(bundle_files(NAME, files))
-    parser.update({key.replace("#", "::"): str(v) if isinstance(v, Path) else v for key, v in options.items()})
-    return parser
 
 
 def floors(files: list[str], options: Mapping[str, Any]) -> Iterator[list[str]]:
@@ -98,7 +87,6 @@ def train(files: list[str], folder: Path, options: Mapping[str, Any]) -> list[st
 
 def examples(trained: Mapping[str, tuple[list[str], Path, Mapping[str, Any]]], path: Path) -> None:
     """The figure: input, what each pair of generators makes of it, and of that again, and the truth."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     rows: list[dict[str, Tensor]] = []
@@ -116,7 +104,6 @@ def examples(trained: Mapping[str, tuple[list[str], Path, Mapping[str, Any]]], p
             row |= {name: there[0], f"{name}:\nand back": back[0]}
     titles = ["input", *(title for title in rows[0] if title not in ("input", "truth")), "truth"]
     figure = Figure(figsize=(1.3 * len(titles), 1.3 * len(rows) + 0.4), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
     grid: Any = figure.subplots(len(rows), len(titles), squeeze=False)
     for axes_row, row in zip(grid, rows, strict=True):
         for axes, title in zip(axes_row, titles, strict=True):
@@ -128,23 +115,18 @@ def examples(trained: Mapping[str, tuple[list[str], Path, Mapping[str, Any]]], p
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="tiny data, one epoch: shows that it runs")
-    parser.add_argument("--epochs", type=int, default=None, help="of every network, instead of the bundle's")
-    parser.add_argument("--output", type=Path, default=None, help="folder of sample data and trained networks")
-    arguments = parser.parse_args()
+    arguments = training_options(__doc__, "tiny data, one epoch: shows that it runs")
     folder = results(arguments.quick)
     output = (arguments.output or folder / "translation").resolve()
     data = output / "sample_data"
     options: dict[str, Any] = {"dataset_dir": data}
-    size = []
+    size = {}
     if arguments.quick:
-        size = ["--train", "4", "--val", "3", "--size", "32"]
+        size = {"train": 4, "val": 3, "size": 32}
         options |= {"epochs": 1, "roi_size": [24, 24], "load_size": [26, 26]}
     if arguments.epochs is not None:
         options["epochs"] = arguments.epochs
-    if not data.exists():
-        subprocess.run([sys.executable, "-m", "monai_invertible", "sample-data", "maps", str(data), *size], check=True)
+    sample_data("maps", data, **size)
 
     rows = list(floors(["train", "quick"], options))
     trained: dict[str, tuple[list[str], Path, Mapping[str, Any]]] = {}
