@@ -37,7 +37,8 @@ class InvertibleSequential(Composition, BackpropSwitch):
     ``forward``: :math:`f_n \circ \dots \circ f_1`. ``inverse``: :math:`f_1^{-1} \circ \dots \circ f_n^{-1}`.
 
     Saves for backward: its output, whatever its length. Recomputes: every layer's branch once. Error: that of the
-    layers' inverses, added up.
+    layers' inverses, added up. Under autocast the state is float32, whatever a convolution before the chain returned:
+    the branches compute in the lower precision, their sums and inverses do not.
 
     Args:
         layers: invertible modules. Chains among them become part of this chain.
@@ -88,6 +89,8 @@ class InvertibleSequential(Composition, BackpropSwitch):
         return self._run(True, state, context)
 
     def _run(self, inverse: bool, state: tuple[Tensor, ...], context: dict[str, Any]) -> State:
+        if state and torch.is_autocast_enabled(state[0].device.type):
+            state = tuple(t.float() if t.dtype in (torch.bfloat16, torch.float16) else t for t in state)
         if self.backprop == "store" or plain_only():
             return as_state(run_steps(self.steps(inverse), state, context))
         if self.backprop == "checkpoint":

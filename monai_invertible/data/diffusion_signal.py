@@ -35,7 +35,8 @@ def read_diffusion_gradients(
     Raises:
         OSError: if a file cannot be read as numbers.
         ValueError: if the numbers do not match, or no tensor can be fitted: a negative b-value, no volume that is not
-            weighted, fewer than six that are, or directions that are not unit vectors.
+            weighted, fewer than six that are, directions that are not unit
+            vectors, or that do not span the tensor's six components.
     """
     b, g = _numbers(bvals).ravel(), np.atleast_2d(_numbers(bvecs))
     if b.size != volumes:
@@ -50,7 +51,10 @@ def read_diffusion_gradients(
             "files of one scan."
         )
     if not np.isfinite(b).all() or b.min() < 0:
-        raise ValueError(f"{bvals}: b-values must not be negative or NaN, got {b[~(b >= 0)][0]:g}. Correct the file.")
+        raise ValueError(
+            f"{bvals}: b-values must be finite and not negative, got "
+            f"{b[~((b >= 0) & np.isfinite(b))][0]:g}. Correct the file."
+        )
     weighted = b > b0_threshold
     if weighted.all():
         raise ValueError(
@@ -69,6 +73,13 @@ def read_diffusion_gradients(
         raise ValueError(
             f"{bvecs}: directions must be unit vectors, got length {length[first]:g} in volume {first} (b = "
             f"{b[first]:g}). Normalise them, after checking that the lengths do not stand for b-values."
+        )
+    directions = np.einsum("vi,vj->vij", g[weighted], g[weighted]).reshape(-1, 9)
+    rank = np.linalg.matrix_rank(directions, tol=0.01 * np.sqrt(weighted.sum()))
+    if rank < 6:
+        raise ValueError(
+            f"{bvecs}: the directions of a tensor must span its six components, got {rank} of them: most lie on "
+            "a line, a plane or a cone. Take the file of the scan."
         )
     return b, np.where(weighted[:, None], g / np.where(length > 0, length, 1.0)[:, None], 0.0)
 

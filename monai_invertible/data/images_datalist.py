@@ -63,7 +63,7 @@ def unpaired_images_datalist(
     Args:
         directory: the folder of the data set.
         section: "train", "val", "test": the folder ``sectionA`` or ``sectionB``, or, if there is none, the halves of
-            the pictures side by side. None: ``directory`` holds the pictures themselves.
+            the pictures side by side. None or "": ``directory`` holds the pictures themselves.
         domain: "x" or "y".
 
     Returns:
@@ -76,10 +76,10 @@ def unpaired_images_datalist(
     if domain not in _LETTERS:
         raise ValueError(f'unpaired_images_datalist: domain must be "x" or "y", got {domain!r}. Choose one.')
     root = Path(directory)
-    separate = root if section is None else root / f"{section}{_LETTERS[domain]}"
+    separate = root if not section else root / f"{section}{_LETTERS[domain]}"
     if separate.is_dir():
         return [_item(domain, path, False) for path in _pictures(separate)]
-    if section is None or not (root / section).is_dir():
+    if not section or not (root / section).is_dir():
         raise _missing("unpaired_images_datalist", root, section)
     return [_item(domain, path, True) for path in _pictures(root / section)]
 
@@ -109,7 +109,7 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _missing(who: str, root: Path, section: str | None) -> FileNotFoundError:
-    if section is None or not root.is_dir():
+    if not section or not root.is_dir():
         return FileNotFoundError(f"{who}: folder {root} does not exist. Give the folder of the data set.")
     there = sorted(path.name for path in root.iterdir() if path.is_dir())
     return FileNotFoundError(

@@ -45,6 +45,6 @@ def split_by_subject(
     return [item for item in items if (item["subject"] in parts[fold]) == (section == "validation")]
 
 
-def natural_order(name: str) -> list[tuple[int, str]]:
-    """A key for ``sorted``: numbers in a name count by their value."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
+def natural_order(name: str) -> tuple[list[tuple[int, str]], str]:
+    """A key for ``sorted``: numbers in a name count by their value; no two names are equal."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)], name

@@ -20,7 +20,7 @@ class DiffusionSampler(Inferer):
         verbose: show a bar for every batch.
 
     Raises:
-        ValueError: DDPM with fewer steps, which gives wrong images without a word.
+        ValueError: DDPM with fewer steps, which gives wrong images without a word; no step.
     """
 
     def __init__(self, scheduler: Any, steps: int | None = None, verbose: bool = False) -> None:
@@ -31,8 +31,11 @@ class DiffusionSampler(Inferer):
                 f"DiffusionSampler: DDPM takes the {trained} steps of the training, got steps={steps}. Use DDIM for "
                 "fewer."
             )
-        scheduler.set_timesteps(steps)
+        if steps < 1:
+            raise ValueError(f"DiffusionSampler: steps must be at least 1, got {steps}. Use for example 50.")
         self.inferer = DiffusionInferer(scheduler)
+        self.scheduler = scheduler
+        self.steps = steps
         self.verbose = verbose
 
     def __call__(self, inputs: torch.Tensor, network: Any, condition: torch.Tensor) -> Any:
@@ -43,4 +46,5 @@ class DiffusionSampler(Inferer):
             network: the denoiser.
             condition: (B, channels, \\*spatial), maybe of 0 channels.
         """
+        self.scheduler.set_timesteps(self.steps)
         return self.inferer.sample(inputs, network, conditioning=condition, mode="concat", verbose=self.verbose)

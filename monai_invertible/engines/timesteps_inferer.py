@@ -17,8 +17,19 @@ class TimestepsInferer(DiffusionInferer):
     scheduler) means the noise :math:`\sqrt{\bar\alpha_t} v + \sqrt{1 - \bar\alpha_t} x_t`, so that networks compare.
 
     Args:
-        scheduler: adds the noise.
+        scheduler: adds the noise; its ``prediction_type`` is "epsilon" or "v_prediction".
+
+    Raises:
+        ValueError: another ``prediction_type``.
     """
+
+    def __init__(self, scheduler: Any) -> None:
+        super().__init__(scheduler)
+        if scheduler.prediction_type not in ("epsilon", "v_prediction"):
+            raise ValueError(
+                'TimestepsInferer: the scheduler must predict "epsilon" or "v_prediction", got '
+                f'"{scheduler.prediction_type}". Choose one of these.'
+            )
 
     def __call__(  # type: ignore[override]
         self,

@@ -40,7 +40,7 @@ class VolumeSaver:
         overwrite: replace existing files; otherwise they raise an error.
 
     Raises:
-        FileExistsError: if a file exists and ``overwrite`` is False.
+        FileExistsError: if a file exists and ``overwrite`` is False. ValueError: if a subject is named "mosaic".
     """
 
     def __init__(
@@ -75,6 +75,10 @@ class VolumeSaver:
                 continue
             self._written.add(subject)
             name = subject if self.sources else f"sample_{len(self._written):03d}"
+            if name == "mosaic":
+                raise ValueError(
+                    'VolumeSaver: no subject may be named "mosaic", that of the overview, got one. Rename its folder.'
+                )
             volume, picture = (self.output_dir / f"{name}{end}" for end in (".nii.gz", ".png"))
             refuse_existing(self, [volume, picture])
             shown = ["condition", "pred", "label"] if self.sources else ["pred"]

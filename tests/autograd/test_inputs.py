@@ -62,6 +62,21 @@ def test_recomputation_has_the_strides_of_the_forward(layout):
         assert forward == recomputed or 0 in forward or y.numel() == 0
 
 
+def test_state_is_float32_under_autocast():
+    """A convolution before the chain returns bfloat16: in that type, sums of branches could not be undone."""
+    chain, x = coupling_chain(12, image_branch), example(3, 4, 5, 5).bfloat16()
+
+    def gradients(net):
+        with torch.autocast("cpu", torch.bfloat16):
+            y = net(x)
+        assert y.dtype == torch.float32
+        return torch.autograd.grad(y.square().sum(), list(net.parameters()))
+
+    stored, inverted = (gradients(set_backprop(chain.float(), mode)) for mode in ("store", "invert"))
+    scale = max(g.abs().max() for g in stored)
+    assert max((a - b).abs().max() for a, b in zip(stored, inverted, strict=True)) < 1e-3 * scale
+
+
 def test_metatensor_keeps_its_type_and_meta():
     def step(net):
         affine = torch.diag(torch.tensor([2.0, 2.0, 3.0, 1.0], dtype=torch.float64))

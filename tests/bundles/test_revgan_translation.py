@@ -133,7 +133,7 @@ def test_inference(here: Path, bundle: Path, data: Path, direction: str) -> None
     assert sorted(os.listdir(folder)) == ["1.png", "2.png", "sheet.png"]
     assert levels(folder / "1.png").shape == (24, 24, 3)
     own = data / ("valA" if direction == "forward" else "valB")
-    run(bundle, "inference", "small", dataset_dir=own, section=None, output_dir="own", **options)
+    run(bundle, "inference", "small", dataset_dir=own, section="", output_dir="own", **options)
     assert np.array_equal(levels(folder / "2.png"), levels("own/2.png"))
     network, item = flow.network_def.eval(), flow.parser.get_parsed_content("dataset")[0]
     with torch.no_grad():

@@ -114,3 +114,25 @@ def test_velocity_is_scored_as_noise() -> None:
         return scheduler.get_velocity(image, next(parts), timesteps)
 
     torch.testing.assert_close(TimestepsInferer(scheduler)(image, network, **options), noise)
+
+
+def test_samplers_share_a_scheduler() -> None:
+    scheduler, counts = DDIMScheduler(num_train_timesteps=20), []
+
+    def network(x: torch.Tensor, timesteps: torch.Tensor, context: Any = None) -> torch.Tensor:
+        counts.append(timesteps)
+        return torch.zeros_like(x)
+
+    few, many = DiffusionSampler(scheduler, 2), DiffusionSampler(scheduler, 5)
+    noise, _, _, options = PrepareBatchNoise()(batch("a"))
+    few(noise, network, **options)
+    assert len(counts) == 2
+    many(noise, network, **options)
+    assert len(counts) == 7
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+        DiffusionSampler(scheduler, 0)
+
+
+def test_images_are_no_noise() -> None:
+    with pytest.raises(ValueError, match='must predict "epsilon" or "v_prediction", got "sample"'):
+        TimestepsInferer(DDPMScheduler(num_train_timesteps=10, prediction_type="sample"))

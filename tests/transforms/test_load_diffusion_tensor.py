@@ -132,8 +132,8 @@ def test_rows_or_columns_of_directions(item: Item) -> None:
     ("file", "change", "text"),
     [
         ("bvals", lambda b: b[:-1], "bvals: there must be one b-value for each of the 39 volumes, got 38"),
-        ("bvals", lambda b: edited(b, 4, -1000), "b-values must not be negative or NaN, got -1000"),
-        ("bvals", lambda b: edited(b, 4, np.nan), "b-values must not be negative or NaN, got nan"),
+        ("bvals", lambda b: edited(b, 4, -1000), "b-values must be finite and not negative, got -1000"),
+        ("bvals", lambda b: edited(b, 4, np.nan), "b-values must be finite and not negative, got nan"),
         ("bvals", lambda b: np.maximum(b, 1000), "a tensor needs a volume with b = 0, got 1000 to 3000"),
         ("bvals", lambda b: np.minimum(b, 5), "at least six volumes with b > 50, got 0"),
         ("bvals", lambda b: np.where(b == 1000, 2000, b), "six volumes with b from 50 to b_max = 1500, got 0.*Raise"),

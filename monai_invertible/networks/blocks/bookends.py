@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
@@ -16,7 +15,7 @@ from monai_invertible.autograd.backprop import BackpropSwitch
 from monai_invertible.autograd.checkpointing import run_checkpointed
 from monai_invertible.networks.blocks.time_shifted_convolution import group_norm
 
-__all__ = ["Bookends", "at_least_float32"]
+__all__ = ["Bookends"]
 
 
 class Bookends(BackpropSwitch):
@@ -70,7 +69,7 @@ class Bookends(BackpropSwitch):
             nn.init.zeros_(parameter)
 
     def lift(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The state, two tensors in at least float32, of an image."""
+        """The state, two tensors, of an image."""
         return self._run(self._lift, x)
 
     def project(self, state: tuple[Tensor, Tensor]) -> Tensor:
@@ -79,7 +78,7 @@ class Bookends(BackpropSwitch):
 
     def _lift(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = self.first(x)
-        first, second = (at_least_float32(conv(x)) for conv in self.widen)
+        first, second = (conv(x) for conv in self.widen)
         return first, second
 
     def _project(self, *state: Tensor) -> Tensor:
@@ -87,8 +86,3 @@ class Bookends(BackpropSwitch):
 
     def _run(self, function: Any, *inputs: Tensor) -> Any:
         return function(*inputs) if self.backprop == "store" else run_checkpointed(self, *inputs, function=function)
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """The state of a chain under autocast loses no digits to the type of a convolution's result."""
-    return x.to(torch.promote_types(x.dtype, torch.float32)) if torch.is_autocast_enabled(x.device.type) else x

@@ -97,7 +97,7 @@ class CheckerboardAttention(InvertibleModule):
 
     def _by_channel(self, x: Tensor, stays: Tensor, inverse: bool) -> Tensor:
         a = x * stays
-        moments = a @ a.mT / stays.sum()  # (B, C, C)
+        moments = a @ a.mT / stays.sum().clamp(min=1)  # (B, C, C)
         query, key = (layer.weight.to(x.dtype) for layer in (self.query, self.key))
         products = query @ moments @ key.T
         squares = [((w @ moments) * w).sum(2) + 1e-12 for w in (query, key)]  # of the norms of queries and keys

@@ -43,10 +43,14 @@ def checkpointed(modules: list[nn.Module]) -> Iterator[None]:
         function = module.forward
         return lambda *args, **kwargs: run_checkpointed(module, *args, function=function, **kwargs)
 
+    own = [vars(module).get("forward") for module in modules]
     for module in modules:
         module.forward = wrap(module)
     try:
         yield
     finally:
-        for module in modules:
-            del module.forward
+        for module, forward in zip(modules, own, strict=True):
+            if forward is None:
+                del module.forward
+            else:
+                module.forward = forward

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from monai_invertible.autograd.module import InvertibleModule, as_tuple
-from monai_invertible.networks.blocks.bookends import Bookends, at_least_float32
+from monai_invertible.networks.blocks.bookends import Bookends
 from monai_invertible.networks.blocks.padding import missing_padding
 from monai_invertible.networks.blocks.segmentation_unet import stride_tuples
 from monai_invertible.networks.blocks.time_shifted_convolution import TimeShiftedConvolution
@@ -41,7 +41,6 @@ class InvertibleDiffusionUNet(ScriptedByTrace):
 
     Training keeps the chain's output and the inputs of the two ends. The ends are evaluated again in backward
     (checkpointed) unless ``backprop="store"``; the paper stores them. ``core.inverse`` gives the chain's input back.
-    The state of the chain is at least float32, also under autocast, since its inverse should lose no digits.
 
     Decisions where the paper's text is not available: the embedding is added as a shift per channel inside each branch;
     branches and the last end start at zero, as in MONAI's network; the ends have one hidden width, half of
@@ -233,8 +232,8 @@ class ZeroPaddedEnds(nn.Module):
             )
 
     def lift(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The state, two tensors in at least float32, of an image."""
-        x = at_least_float32(as_tuple(self.blocks(x))[0])
+        """The state, two tensors, of an image."""
+        x = as_tuple(self.blocks(x))[0]
         first, second = F.pad(x, (0, 0) * (x.ndim - 2) + (0, sum(self.parts) - x.shape[1])).split(self.parts, dim=1)
         return first, second
 

@@ -143,6 +143,15 @@ def test_constant_images_have_finite_gradients() -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("parity", [0, 1])
+def test_a_single_voxel(form: str, parity: int) -> None:
+    layer, x = attention(form, parity=parity), torch.randn(1, 4, 1, 1, 1).double()
+    y = layer(x)
+    assert isinstance(y, Tensor) and y.isfinite().all()
+    assert torch.allclose(layer.inverse(y), x)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
