@@ -14,6 +14,7 @@ FOLDER = Path(__file__).parents[2] / "tutorials"
 SCRIPTS = sorted(FOLDER.glob("*.py"))
 FIGURES = {
     "accelerated_mri_reconstruction": {"undersampling.png", "loss.png", "reconstruction.png"},
+    "brain_diffusion": {"noise.png", "loss.png", "estimates.png", "sampling.png", "samples.png", "inverse.png"},
     "swap_one_line": {"overlay.png", "memory_against_patch.png"},
     "tensor_superresolution": {
         "tensor.png",
