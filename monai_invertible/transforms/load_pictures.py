@@ -16,6 +16,8 @@ __all__ = ["LoadPicturesd"]
 def _rgb(image: Any) -> Any:
     """Decoded, so that a truncated file is an error and not a grey area."""
     with image:
+        if image.mode.startswith(("I", "F")):
+            raise ValueError(f"more than 8 bits a channel, PIL's mode {image.mode}, which would be cut off")
         return image.convert("RGB")
 
 
@@ -58,8 +60,8 @@ class LoadPicturesd(MapTransform):
         except Exception as error:  # PIL's decoders have no common class of errors
             cause = " ".join(str(error).split())[:200] or type(error).__name__
             raise OSError(
-                f"{path}: this picture cannot be read ({cause}). Most likely its download or copy is incomplete: fetch "
-                "it again."
+                f"{path}: this picture cannot be read ({cause}). If its download or copy is incomplete, fetch it again; "
+                "if it has more than 8 bits, scale it."
             ) from error
         return picture
 

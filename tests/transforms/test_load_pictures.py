@@ -54,6 +54,9 @@ def test_bad_files(tmp_path: Path, array: np.ndarray) -> None:
     (tmp_path / "2.jpg").write_text("<html>not found</html>")
     with pytest.raises(OSError, match="2.jpg: this picture cannot be read .* fetch it again"):
         LoadPicturesd()({"x": str(tmp_path / "2.jpg")})
+    path = save(np.arange(48, dtype=np.uint16).reshape(6, 8) * 1000, tmp_path / "4.png")
+    with pytest.raises(OSError, match="4.png: .*more than 8 bits a channel, PIL's mode I;16.* scale it"):
+        LoadPicturesd()({"x": path})
     path = save(array[:, :7], tmp_path / "3.png")
     with pytest.raises(ValueError, match="3.png: two pictures side by side must have an even width, got 7 columns"):
         LoadPicturesd()({"x": path, "side_by_side": True})
