@@ -60,8 +60,8 @@ class LoadPicturesd(MapTransform):
         except Exception as error:  # PIL's decoders have no common class of errors
             cause = " ".join(str(error).split())[:200] or type(error).__name__
             raise OSError(
-                f"{path}: this picture cannot be read ({cause}). If its download or copy is incomplete, fetch it again; "
-                "if it has more than 8 bits, scale it."
+                f"{path}: this picture cannot be read ({cause}). If its download or copy is incomplete, fetch it "
+                "again; if it has more than 8 bits, scale it."
             ) from error
         return picture
 
