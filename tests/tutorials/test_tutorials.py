@@ -66,7 +66,7 @@ def test_script_runs_at_a_small_size(script: Path, tmp_path: Path) -> None:
         env={**os.environ, **sizes, "PYTHONPATH": python_path},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
     )
     assert result.returncode == 0, result.stdout
     figures = tmp_path / "data" / script.stem
