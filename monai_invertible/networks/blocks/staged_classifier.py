@@ -20,10 +20,15 @@ class StagedClassifier(nn.Module):
         in_channels: of the images.
         num_classes: of the logits.
         channels: widths of the stages.
-        stage: from the number of a stage and its width to the stage.
+        blocks: blocks of each stage.
+        stage: from a stage's width, blocks and convolutions a branch (one in the first stage, two in the others) to the
+            stage.
         negative_slope: of the activations.
 
     Shapes: ``(B, in_channels, *spatial)`` to ``(B, num_classes)``.
+
+    Raises:
+        ValueError: not as many stages as widths.
     """
 
     def __init__(
@@ -32,11 +37,17 @@ class StagedClassifier(nn.Module):
         in_channels: int,
         num_classes: int,
         channels: Sequence[int],
-        stage: Callable[[int, int], nn.Module],
+        blocks: Sequence[int],
+        stage: Callable[[int, int, int], nn.Module],
         *,
         negative_slope: float,
     ) -> None:
         super().__init__()
+        if len(blocks) != len(channels):
+            raise ValueError(
+                f"{type(self).__name__}: blocks and channels describe the stages, got {len(blocks)} and "
+                f"{len(channels)} of them. Give both the same length."
+            )
 
         def conv(source: int, width: int) -> list[nn.Module]:
             return [
@@ -44,9 +55,10 @@ class StagedClassifier(nn.Module):
                 Norm[Norm.BATCH, spatial_dims](width),
             ]
 
-        layers = [*conv(in_channels, channels[0]), nn.LeakyReLU(negative_slope, inplace=True), stage(0, channels[0])]
-        for i, (source, width) in enumerate(zip(channels, channels[1:], strict=False), 1):
-            layers += [Pool[Pool.MAX, spatial_dims](2), *conv(source, width), stage(i, width)]
+        layers = [*conv(in_channels, channels[0]), nn.LeakyReLU(negative_slope, inplace=True)]
+        layers.append(stage(channels[0], blocks[0], 1))
+        for source, width, count in zip(channels, channels[1:], blocks[1:], strict=False):
+            layers += [Pool[Pool.MAX, spatial_dims](2), *conv(source, width), stage(width, count, 2)]
         self.features = nn.Sequential(*layers)
         self.head = ClassifierHead(channels[-1], num_classes)
 

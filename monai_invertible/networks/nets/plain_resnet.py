@@ -43,22 +43,15 @@ class PlainResNet(StagedClassifier):
         blocks: Sequence[int] = (1, 1, 1, 2),
         negative_slope: float = 0.2,
     ) -> None:
-        if len(blocks) != len(channels):
-            raise ValueError(
-                f"PlainResNet: blocks and channels describe the stages, got {len(blocks)} and {len(channels)} of them. "
-                "Give both the same length."
-            )
-
-        def stage(number: int, width: int) -> nn.Module:
-            units = 1 if number == 0 else 2
+        def stage(width: int, count: int, units: int) -> nn.Module:
             return nn.Sequential(
                 *(
                     _Residual(ConvolutionBranch(spatial_dims, width, units, negative_slope=negative_slope))
-                    for _ in range(blocks[number])
+                    for _ in range(count)
                 )
             )
 
-        super().__init__(spatial_dims, in_channels, num_classes, channels, stage, negative_slope=negative_slope)
+        super().__init__(spatial_dims, in_channels, num_classes, channels, blocks, stage, negative_slope=negative_slope)
 
 
 class _Residual(nn.Module):

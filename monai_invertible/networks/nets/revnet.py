@@ -48,21 +48,14 @@ class RevNet(StagedClassifier):
         negative_slope: float = 0.2,
         backprop: str = "invert",
     ) -> None:
-        if len(blocks) != len(channels):
-            raise ValueError(
-                f"RevNet: blocks and channels describe the stages, got {len(blocks)} and {len(channels)} of them. Give "
-                "both the same length."
-            )
-
-        def stage(number: int, width: int) -> nn.Module:
-            units = 1 if number == 0 else 2
+        def stage(width: int, count: int, units: int) -> nn.Module:
             couplings = [
                 AdditiveCoupling(
                     ConvolutionBranch(spatial_dims, width // 2, units, negative_slope=negative_slope),
                     ConvolutionBranch(spatial_dims, width // 2, units, negative_slope=negative_slope),
                 )
-                for _ in range(blocks[number])
+                for _ in range(count)
             ]
             return InvertibleSequential(*couplings, backprop=backprop)
 
-        super().__init__(spatial_dims, in_channels, num_classes, channels, stage, negative_slope=negative_slope)
+        super().__init__(spatial_dims, in_channels, num_classes, channels, blocks, stage, negative_slope=negative_slope)
