@@ -57,7 +57,7 @@ class InvertibleDiffusionUNet(ScriptedByTrace):
         bookends: False replaces the two ends by invertible maps without parameters: blocks of voxels to channels, and
             channels of zeros.
         bookend_stride: of the first and the last end.
-        attention: form of the attention on the skips, "channel" or "token", or None for none.
+        attention: form of the attention on the skips, "channel" or "token"; None or "" for none.
         downsample: "cayley", "matrix_exp" or "householder", learned; or "squeeze".
         norm_num_groups: of the group norms (its greatest common divisor with the channels).
         num_class_embeds: number of classes of ``class_labels``, if the network shall know them.
@@ -116,8 +116,7 @@ class InvertibleDiffusionUNet(ScriptedByTrace):
             ]
 
         def on_skip(width: int) -> list[InvertibleModule]:
-            form = attention or "channel"
-            return [CheckerboardAttention(width, parity=parity, form=form) for parity in (0, 1)]
+            return [CheckerboardAttention(width, parity=parity, form=str(attention)) for parity in (0, 1)]
 
         self.core = InvertibleUNetCore(
             channels,
