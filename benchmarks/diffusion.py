@@ -76,7 +76,7 @@ def main() -> None:
     if options.quick:
         networks = dict(list(NETWORKS.items())[:2])
         size = {"subjects": 5, "size": 40}
-        changes = {"epochs": 1, "patches_per_volume": 1, "val_interval": 1, "steps": 2, **changes}
+        changes = {"epochs": 1, "patches_per_volume": 1, "val_interval": 1, "steps": 2, "folds": 2, **changes}
     counts = {name: count_parameters(settings) for name, settings in networks.items()}
     if max(counts.values()) > 1.1 * min(counts.values()):
         raise ValueError(f"diffusion: parameters must agree within 10 %, got {counts}. Change the widths.")
