@@ -15,7 +15,14 @@ from monai_invertible import (
     operators,
     transforms,
 )
-from monai_invertible.autograd import Inverse, InvertibleModule, InvertibleSequential, set_backprop
+from monai_invertible.autograd import (
+    Inverse,
+    InvertibleModule,
+    InvertibleSequential,
+    read_drift,
+    set_backprop,
+    set_drift_guard,
+)
 
 __version__ = "0.1.0"
 
@@ -34,6 +41,8 @@ __all__ = [
     "networks",
     "numerics",
     "operators",
+    "read_drift",
     "set_backprop",
+    "set_drift_guard",
     "transforms",
 ]

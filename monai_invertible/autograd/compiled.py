@@ -8,7 +8,7 @@ there the graph breaks, and the chain runs in the eager engine.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,11 +20,14 @@ from torch.utils._pytree import tree_leaves
 from monai_invertible.autograd.module import Composition, Step, as_tuple, run_steps
 from monai_invertible.autograd.recompute import Walk
 
+if TYPE_CHECKING:
+    from monai_invertible.autograd.sequential import InvertibleSequential
+
 __all__ = ["run_compiled"]
 
 
 def run_compiled(
-    chain: Composition, inverse: bool, state: tuple[Tensor, ...], context: dict[str, Any]
+    chain: InvertibleSequential, inverse: bool, state: tuple[Tensor, ...], context: dict[str, Any]
 ) -> tuple[Tensor, ...]:
     """Run the chain so that ``torch.compile`` gives exact gradients with flat memory."""
     keys = tuple(k for k, v in context.items() if isinstance(v, Tensor))
@@ -42,9 +45,9 @@ def run_compiled(
 
 @torch.compiler.disable
 def _run_eager(
-    chain: Composition, inverse: bool, state: tuple[Tensor, ...], context: dict[str, Any]
+    chain: InvertibleSequential, inverse: bool, state: tuple[Tensor, ...], context: dict[str, Any]
 ) -> tuple[Tensor, ...]:
-    return Walk(list(chain.steps(inverse)), context).run(state, context)
+    return Walk(list(chain.steps(inverse)), context, chain.guard).run(state, context)
 
 
 class _Chain(torch.autograd.Function):

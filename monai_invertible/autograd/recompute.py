@@ -23,9 +23,10 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from monai_invertible.autograd.drift import DriftGuard, Sample
 from monai_invertible.autograd.hidden_tensors import warn_of_hidden_tensors
 from monai_invertible.autograd.module import Step
-from monai_invertible.autograd.replay import Environment, storage, version
+from monai_invertible.autograd.replay import Environment, dense, storage, version
 
 __all__ = ["Walk"]
 
@@ -77,10 +78,13 @@ class Walk:
     Args:
         steps: the chain's steps.
         context: what they may read; its tensors may require gradients.
+        guard: compares what the way back finds.
     """
 
-    def __init__(self, steps: Sequence[Step], context: dict[str, Any]) -> None:
+    def __init__(self, steps: Sequence[Step], context: dict[str, Any], guard: DriftGuard) -> None:
         self.steps = steps
+        self.guard = guard
+        self.samples: dict[int, Sample] = {}  # of the inputs of some steps, and of the output
         # As the re-run reads it: cut off from the graph, requiring gradients where the original does.
         self.context = tree_map_only(Tensor, lambda t: t.detach().requires_grad_(t.requires_grad), context)
         self.context_tensors = [Reference(t, version(t)) for t in tree_leaves(self.context) if isinstance(t, Tensor)]
@@ -95,10 +99,11 @@ class Walk:
         tensors = [t for t in tree_leaves(context) if isinstance(t, Tensor)]
         hooks = uncompiled(self.pack), uncompiled(unpack)
         for step in self.steps:
+            self._sample(state)
             record = Record(step, state, tensors)
             self.records.append(record)
             with record.environment.record(), saved_tensors_hooks(*hooks):
-                outputs = step.forward(*state, **context)
+                outputs = tuple(t if dense(t) else t.clone() for t in step.forward(*state, **context))
             if type(step).invert is Step.invert and record.environment.changed_by_hooks(step.module):
                 raise RuntimeError(
                     f"InvertibleSequential: a forward hook changed the input or output of layer {step}, which its "
@@ -112,7 +117,15 @@ class Walk:
         if any(record.specs for record in self.records):
             anchor = torch.empty(0, requires_grad=True)
             self.output = Kept.apply(anchor, *(t.detach() for t in state)).grad_fn
+            self.samples[len(self.steps)] = Sample(state)
         return state
+
+    def _sample(self, state: tuple[Tensor, ...]) -> None:
+        """Keep some numbers of the next step's input, if it is the last that backward will come back to, or traced."""
+        if self.guard.trace is None and not any(record.specs for record in self.records):
+            self.samples.clear()  # backward comes no further than to the first step that saves something
+        if self.guard.trace is not None or not self.samples:
+            self.samples[len(self.records)] = Sample(state, whole=self.guard.trace is not None)
 
     def pack(self, tensor: Tensor) -> Reference | Placeholder:
         """Called by autograd for each tensor that it saves during the forward."""
@@ -188,6 +201,8 @@ class Walk:
             else:  # nothing is asked for
                 state = record.step.invert(*self.state, **self.context)
         self.state, self.position = tuple(t.detach() for t in state), self.position - 1
+        if self.position in self.samples:
+            self.guard.compare(self.samples, self.position, self.state, self.steps)
 
     def _capture(self, record: Record, function: Callable[..., Any], *inputs: Tensor | None, **context: Any) -> Any:
         """Evaluate ``function`` and keep what autograd saves for the graph that is waiting for it."""

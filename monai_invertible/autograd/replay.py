@@ -236,8 +236,14 @@ def unshared(tensor: Tensor) -> bool:
         return False
     memory = tensor.untyped_storage()
     holders = torch._C._storage_Use_Count(memory._cdata)  # there is no public question
-    dense = tensor.permute(sorted(range(tensor.ndim), key=tensor.stride, reverse=True)).is_contiguous()
-    return dense and holders == 2  # the tensor and ``memory``
+    return dense(tensor) and holders == 2  # the tensor and ``memory``
+
+
+def dense(tensor: Tensor) -> bool:
+    """Whether the tensor has no gaps in memory, whatever the order of its dimensions."""
+    if tensor.layout is not torch.strided:
+        return True
+    return tensor.permute(sorted(range(tensor.ndim), key=tensor.stride, reverse=True)).is_contiguous()
 
 
 def rng_state(device: torch.device) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from monai_invertible.autograd.backprop import BackpropSwitch
 from monai_invertible.autograd.checkpointing import run_checkpointed
+from monai_invertible.autograd.drift import DriftGuard
 from monai_invertible.autograd.module import (
     Composition,
     InvertibleModule,
@@ -46,12 +47,16 @@ class InvertibleSequential(Composition, BackpropSwitch):
             (``torch.utils.checkpoint``); ``"store"`` is plain autograd. All give the same parameters, ``state_dict``
             and results.
 
+    Attributes:
+        guard: a :class:`~monai_invertible.autograd.DriftGuard`, which compares what the walk back finds with a small
+            sample of the chain's input, warns and, when the way is lost, raises.
+
     Shapes: any state that the layers accept; a tensor or several tensors.
 
     Raises:
         TypeError: a layer is not an :class:`InvertibleModule`.
-        RuntimeError: in backward, when the output or a parameter was changed in place since the forward, or a branch
-            does not repeat itself.
+        RuntimeError: in backward, when the output or a parameter was changed in place since the forward, a branch
+            does not repeat itself, or the recomputed input is far from what it was.
     """
 
     def __init__(self, *layers: InvertibleModule, backprop: str = "invert") -> None:
@@ -64,6 +69,7 @@ class InvertibleSequential(Composition, BackpropSwitch):
                 )
             self.add_module(str(i), layer)
         self.backprop = backprop
+        self.guard = DriftGuard()
 
     def __len__(self) -> int:
         return len(self._modules)
@@ -103,7 +109,7 @@ class InvertibleSequential(Composition, BackpropSwitch):
             from monai_invertible.autograd.compiled import run_compiled  # loads the compiler, which takes its time
 
             return as_state(run_compiled(self, inverse, state, context))
-        return as_state(Walk(self.steps(inverse), context).run(state, context))
+        return as_state(Walk(self.steps(inverse), context, self.guard).run(state, context))
 
 
 def leaves(chain: InvertibleSequential) -> Iterator[InvertibleModule]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from monai_invertible.handlers.best_checkpoint_saver import BestCheckpointSaver
 from monai_invertible.handlers.checkpoint_reader import CheckpointReader
 from monai_invertible.handlers.cycle_handler import CycleHandler
+from monai_invertible.handlers.drift_handler import DriftHandler
 from monai_invertible.handlers.epoch_seed_handler import EpochSeedHandler
 from monai_invertible.handlers.fastmri_metric_handler import FastMRIMetricHandler
 from monai_invertible.handlers.finite_loss_handler import FiniteLossHandler
@@ -29,6 +30,7 @@ __all__ = [
     "BestCheckpointSaver",
     "CheckpointReader",
     "CycleHandler",
+    "DriftHandler",
     "EpochSeedHandler",
     "FastMRIMetricHandler",
     "FiniteLossHandler",

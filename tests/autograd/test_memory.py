@@ -31,9 +31,9 @@ def without_garbage_collector():
         gc.enable()
 
 
-def measure(chain, keep_output=False):
+def measure(chain, keep_output=False, shape=SHAPE):
     """(kept after forward, peak of the step), in activations; gradients of parameters and of the input left out."""
-    x = example(*SHAPE).requires_grad_()
+    x = example(*shape).requires_grad_()
     chain(x).sum().backward()  # gradients exist from here on
     with LiveBytes() as live:
         y = chain(x)
@@ -47,11 +47,18 @@ def measure(chain, keep_output=False):
 
 def test_kept_memory_and_peak_do_not_depend_on_depth():
     shallow, deep = measure(coupling_chain(4, wide_branch)), measure(coupling_chain(100, wide_branch))
-    assert deep[0] == shallow[0] == 1
+    assert deep[0] == shallow[0] <= 1.01  # the output, and the sample that tells drift
     assert deep[1] == pytest.approx(shallow[1], abs=0.01) and deep[1] <= 4.01
     assert measure(coupling_chain(4, wide_branch), keep_output=True)[1] <= 5.01
     stored = measure(set_backprop(coupling_chain(100, wide_branch), "store"))
     assert stored[0] > 200  # the measurement sees what autograd stores
+
+
+def test_a_batch_needs_no_more_than_its_images():
+    """The halves of a batch lie in memory with gaps between the images; gaps are not recomputed."""
+    image, batch = measure(coupling_chain(4, wide_branch)), measure(coupling_chain(4, wide_branch), shape=(4, 8, 512))
+    assert batch[0] <= 1.02
+    assert batch[1] <= image[1] + 0.02
 
 
 def test_checkpoint_keeps_the_input_of_each_layer():
@@ -117,7 +124,7 @@ def test_dropped_forward_leaves_nothing_behind():
     x = example(*SHAPE).requires_grad_()
     with without_garbage_collector(), LiveBytes() as live:
         y = chain(x)
-        assert live.current == y.nbytes
+        assert live.current <= 1.01 * y.nbytes
         del y
         assert live.current == 0
 

@@ -1,0 +1,180 @@
+"""Whether a chain finds its way back: the error of a recomputed input, measured in every training step.
+
+Gradients of an inverted chain are taken at recomputed activations, so they are as wrong as these. A chain of layers
+whose inverses amplify rounding loses its way with depth (Hascoet et al. 2019, arXiv 1910.11127, section 4), and nothing
+else tells: the loss only stops falling. So each chain keeps a few numbers of its input and looks at them again when
+backward has come back to them.
+"""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from math import inf, isfinite, nan
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses import FakeTensor
+
+__all__ = ["DriftGuard", "StepDrift", "read_drift", "set_drift_guard", "trace_drift"]
+
+POSITIONS = 4  # at most, along each dimension of a tensor
+places = random.Random(0)  # of its own: nobody else's random numbers change
+
+
+class StepDrift(NamedTuple):
+    """What one step of a chain was given, and how far from that its input was recomputed."""
+
+    chain: str  # name in the network
+    step: int  # from the chain's beginning
+    layer: str
+    signal: float  # sum of squares of the step's input
+    noise: float  # sum of squares of the recomputed input's error
+
+
+class DriftGuard:
+    r"""Compares a small sample of a chain's input with what the walk back from its output makes of it.
+
+    The sample is a grid of at most four positions along each dimension, at a random place. The measured error is
+    :math:`\|x' - x\| / \|x\|` over it (if x is zero, over the output's norm): 1e-6 to 1e-4 for a healthy chain in
+    single precision, 1 for noise. When the forward itself is not finite, it is not a number, and nothing is said.
+
+    Args:
+        warn_above: a UserWarning, once, when the error exceeds it; None for never.
+        raise_above: a RuntimeError in backward when the error exceeds it; None for never.
+    """
+
+    def __init__(self, warn_above: float | None = 1e-2, raise_above: float | None = 1e-1) -> None:
+        self.warn_above = warn_above
+        self.raise_above = raise_above
+        self.name = ""
+        self.measured: float | None = None  # by the last backward
+        self.trace: list[StepDrift] | None = None
+        self.warned = False
+
+    def compare(
+        self, samples: Mapping[int, Sample], position: int, state: Sequence[Tensor], steps: Sequence[Any]
+    ) -> None:
+        """Judge the recomputed input of a step by the samples of it and of the chain's output."""
+        if any(not has_values(t) for t in state):
+            return
+        numbers = *samples[position].compare(state), sum_of_squares(samples[len(steps)].values)
+        signal, noise, output = torch.stack(numbers).tolist()
+        if self.trace is not None:
+            self.trace.append(StepDrift(self.name, position, str(steps[position]), signal, noise))
+            return
+        if not isfinite(signal + output):
+            self.measured = nan
+            return
+        error = (noise / (signal or output or 1.0)) ** 0.5
+        self.measured = error = error if isfinite(error) else inf
+        limits = self.warn_above, self.raise_above
+        exceeded = [limit is not None and error > limit for limit in limits]
+        if not any(exceeded):
+            return
+        who = f"chain '{self.name}'" if self.name else "a chain"
+        message = (
+            f"InvertibleSequential: {who} of {len(steps)} steps ({steps[0]} to {steps[-1]}) recomputed its input with "
+            f"a relative error of {error:.1e}, above {limits[exceeded[1]]:g}; its gradients are as wrong. Use "
+            'backprop="checkpoint" or fewer layers, put couplings around short chains (a hybrid), take slopes nearer '
+            "to 1 or a larger invertible_eps, or compute in a higher precision. "
+            "monai_invertible.numerics.reconstruction_snr shows which layer does it, set_drift_guard moves the limits."
+        )
+        if exceeded[1]:
+            raise RuntimeError(message)
+        if not self.warned:
+            self.warned = True
+            warnings.warn(message, stacklevel=2)
+
+
+class Sample:
+    """Some of the numbers of a state (or all), and where they are."""
+
+    def __init__(self, state: Sequence[Tensor], *, whole: bool = False) -> None:
+        self.places = [() if whole else grid(t.shape) for t in state]
+        with torch.no_grad():
+            self.values = [t[place].clone() for t, place in zip(state, self.places, strict=True)]
+
+    def compare(self, state: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Sums of squares: of the sample, and of its difference from the same places of ``state``."""
+        found = [t[place] for t, place in zip(state, self.places, strict=True)]
+        errors = [f - v for f, v in zip(found, self.values, strict=True)]
+        return sum_of_squares(self.values), sum_of_squares(errors)
+
+
+def has_values(tensor: Tensor) -> bool:
+    """Whether it is not one that only describes a tensor."""
+    return not tensor.is_meta and not isinstance(tensor, FakeTensor)
+
+
+def sum_of_squares(tensors: Sequence[Tensor]) -> Tensor:
+    """Over all tensors, in single precision at least."""
+    sums = [t.abs().to(torch.promote_types(t.abs().dtype, torch.float32)).square().sum() for t in tensors]
+    return torch.stack(sums).sum()
+
+
+def grid(shape: torch.Size) -> tuple[slice, ...]:
+    """At most four positions along each dimension, at a random place."""
+    steps = [max(-(-n // POSITIONS), 1) for n in shape]
+    return tuple(slice(places.randrange(step), None, step) for step in steps)
+
+
+def set_drift_guard(network: nn.Module, warn_above: float | None = 1e-2, raise_above: float | None = 1e-1) -> nn.Module:
+    """Set the limits of all chains of a network, in place, and return it; messages name the chains from then on.
+
+    Args:
+        network: it, or a module in it, is an :class:`~monai_invertible.autograd.InvertibleSequential`.
+        warn_above, raise_above: relative errors of a recomputed input, see :class:`DriftGuard`; None for never.
+
+    Raises:
+        ValueError: a limit that is not positive, or a network without a chain.
+    """
+    for name, limit in (("warn_above", warn_above), ("raise_above", raise_above)):
+        if limit is not None and not limit > 0:
+            raise ValueError(f"set_drift_guard: {name} must be positive, got {limit}. Use None for never.")
+    for guard in guards(network, needed_by="set_drift_guard").values():
+        guard.warn_above, guard.raise_above, guard.warned = warn_above, raise_above, False
+    return network
+
+
+def read_drift(network: nn.Module) -> dict[str, float]:
+    """Name of each chain to the relative error of its input as recomputed by its last backward.
+
+    Chains that have not walked back are left out: stored, checkpointed or compiled ones, or before any backward.
+    """
+    return {name: guard.measured for name, guard in guards(network).items() if guard.measured is not None}
+
+
+@contextmanager
+def trace_drift(network: nn.Module) -> Iterator[list[StepDrift]]:
+    """Within it, forward and backward compare the whole input of every step, and no limit holds.
+
+    Gives the list that backward fills. Takes the memory of stored activations.
+
+    Raises:
+        ValueError: a network without a chain.
+    """
+    found = guards(network, needed_by="trace_drift").values()
+    trace: list[StepDrift] = []
+    for guard in found:
+        guard.trace = trace
+    try:
+        yield trace
+    finally:
+        for guard in found:
+            guard.trace = None
+
+
+def guards(network: nn.Module, needed_by: str = "") -> dict[str, DriftGuard]:
+    """The guards of the network's chains, which learn their names."""
+    found = {name: m.guard for name, m in network.named_modules() if isinstance(getattr(m, "guard", None), DriftGuard)}
+    if needed_by and not found:
+        raise ValueError(
+            f"{needed_by}: {type(network).__name__} has no invertible chain. Build it from InvertibleSequential."
+        )
+    for name, guard in found.items():
+        guard.name = name
+    return found

@@ -1,0 +1,161 @@
+"""The guard tells when a chain does not find its way back, and says nothing when it does."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from monai_invertible import InvertibleSequential, read_drift, set_backprop, set_drift_guard
+from monai_invertible.autograd import StepDrift, trace_drift
+from monai_invertible.networks import InvertibleRIM, IRevNet
+from monai_invertible.networks.layers import AdditiveCoupling, InvertibleLeakyReLU, LayerwiseBranch
+from monai_invertible.networks.layers.layerwise import layerwise_unit
+from tests.autograd.helper import coupling_chain, example
+
+
+def layerwise(depth, slope, channels=8):
+    """Its rounding is multiplied by up to 1 / slope in each unit."""
+    torch.manual_seed(0)
+    units = (layerwise_unit(2, channels, negative_slope=slope, invertible_eps=0.0) for _ in range(depth))
+    return InvertibleSequential(*(layer for unit in units for layer in unit))
+
+
+def step(network, x):
+    y = network(x)
+    (y[-1] if isinstance(y, tuple) else y).square().mean().backward()
+
+
+def test_unstable_chain_is_caught_and_named():
+    network = nn.ModuleDict({"body": layerwise(20, 0.01)})
+    set_drift_guard(network)
+    with pytest.raises(RuntimeError, match=r"chain 'body' of [0-9]+ steps .* above 0\.1; .*backprop=\"checkpoint\""):
+        step(network["body"], torch.randn(2, 8, 16, 16))
+    assert read_drift(network)["body"] > 0.1
+    step(set_backprop(network, "checkpoint")["body"], torch.randn(2, 8, 16, 16))  # the remedy
+
+
+def test_warns_once_between_the_limits():
+    chain = set_drift_guard(layerwise(2, 0.2), warn_above=1e-9)
+    with pytest.warns(UserWarning, match="a chain of [0-9]+ steps .* above 1e-09"):
+        step(chain, torch.randn(2, 8, 16, 16))
+    step(chain, torch.randn(2, 8, 16, 16))  # warnings are errors here
+    set_drift_guard(chain, warn_above=None, raise_above=1e-9)
+    with pytest.raises(RuntimeError, match="above 1e-09"):
+        step(chain, torch.randn(2, 8, 16, 16))
+    set_drift_guard(chain, warn_above=None, raise_above=None)
+    step(chain, torch.randn(2, 8, 16, 16))
+
+
+def test_400_layers_of_irim_are_silent():
+    torch.manual_seed(0)
+    network = InvertibleRIM(2, 40)  # 64 channels, as the paper
+    network(torch.randn(1, 1, 32, 32, 2)).square().mean().backward()
+    assert 0 < read_drift(network)["chain"] < 1e-3
+
+
+def test_measures_what_is_there():
+    """The error that it reports is that of the inverse over the whole input."""
+    chain, x = set_drift_guard(layerwise(6, 0.1), None, None).double(), torch.randn(4, 8, 16, 16).double()
+    chain.float()
+    step(chain, x.float())
+    state = x.float()
+    with torch.no_grad():
+        *_, back = (chain.inverse(*chain(state)),)
+    true = float((back - state).norm() / state.norm())
+    assert true / 3 < read_drift(chain)[""] < 3 * true
+
+
+def test_nested_chains_are_guarded():
+    torch.manual_seed(0)
+    hybrid = IRevNet(channels=8)
+    step(hybrid, torch.randn(2, 3, 16, 16))
+    found = read_drift(hybrid)
+    assert "chain" in found and any("f.chain" in name.lower() or ".chain" in name for name in found)
+    assert all(0 <= error < 1e-3 for error in found.values())
+    bad = InvertibleSequential(
+        AdditiveCoupling(LayerwiseBranch(2, 4, 20, negative_slope=0.01, invertible_eps=0), nn.Identity())
+    )
+    set_drift_guard(bad)
+    with pytest.raises(RuntimeError, match="chain '0.f.chain' of [0-9]+ steps"):
+        step(bad, torch.randn(2, 8, 16, 16))
+
+
+def test_forward_that_is_not_finite_is_not_the_guards_business():
+    chain, x = coupling_chain(3), example(2, 4, 16).requires_grad_()
+    with torch.no_grad():
+        next(chain.parameters()).fill_(torch.inf)
+    step(chain, x)
+    assert read_drift(chain)[""] != read_drift(chain)[""]
+
+
+def test_leaves_random_numbers_and_copies_alone():
+    chain, x = coupling_chain(3), example(2, 4, 16).requires_grad_()
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    step(chain, x)
+    assert torch.equal(torch.get_rng_state(), before)
+    other = copy.deepcopy(chain)
+    set_drift_guard(other, 0.5, None)
+    assert chain.guard.warn_above == 0.01
+
+
+def test_stored_and_checkpointed_chains_measure_nothing():
+    for mode in ("store", "checkpoint"):
+        chain = set_backprop(coupling_chain(3), mode)
+        step(chain, example(2, 4, 16).requires_grad_())
+        assert read_drift(chain) == {}
+
+
+def test_frozen_beginning_is_compared_where_backward_ends():
+    chain = coupling_chain(4)
+    for p in chain[0].parameters():
+        p.requires_grad_(False)
+    step(chain, example(2, 4, 16))
+    assert 0 <= read_drift(chain)[""] < 1e-6
+
+
+def test_first_layers_that_save_nothing():
+    chain = InvertibleSequential(InvertibleLeakyReLU(0.5), *coupling_chain(2))
+    step(chain, example(2, 4, 16))
+    assert 0 < read_drift(chain)[""] < 1e-6
+
+
+def test_zero_input():
+    chain = coupling_chain(2)
+    step(chain, torch.zeros(2, 4, 16, dtype=torch.float64, requires_grad=True))
+    assert read_drift(chain)[""] < 1e-6
+
+
+def test_trace_sees_every_step():
+    chain = layerwise(3, 0.2)
+    set_drift_guard(chain, None, 1e-12)
+    with trace_drift(chain) as trace:
+        step(chain, torch.randn(2, 8, 16, 16, requires_grad=True))  # no limit holds
+    assert [row.step for row in trace] == list(range(len(chain.steps()) - 1, 0, -1))  # nothing asks for the split
+    assert all(isinstance(row, StepDrift) and row.signal > 0 for row in trace)
+    assert trace[0].layer == "InvertibleLeakyReLU" and trace[-1].noise > 0
+    with pytest.raises(RuntimeError):
+        step(chain, torch.randn(2, 8, 16, 16, requires_grad=True))
+
+
+def test_network_without_chain():
+    with pytest.raises(ValueError, match="set_drift_guard: Linear has no invertible chain"):
+        set_drift_guard(nn.Linear(2, 2))
+    assert read_drift(nn.Linear(2, 2)) == {}
+
+
+def test_limits_must_be_positive():
+    with pytest.raises(ValueError, match="raise_above must be positive, got 0"):
+        set_drift_guard(coupling_chain(1), raise_above=0)
+
+
+def test_silent_under_autocast():
+    chain = coupling_chain(20).float()
+    with warnings.catch_warnings(), torch.autocast("cpu", dtype=torch.bfloat16):
+        warnings.simplefilter("error")
+        step(chain, example(2, 4, 16).float().requires_grad_())
+    assert read_drift(chain)[""] < 1e-3
