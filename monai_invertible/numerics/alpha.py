@@ -23,15 +23,18 @@ from monai_invertible.autograd.module import as_tuple
 __all__ = ["batch_norm_alpha", "leaky_relu_alpha", "measure_alpha"]
 
 
-def leaky_relu_alpha(negative_slope: float) -> float:
-    r""":math:`\alpha = 4 / ((1 + s^2)(1 + s^{-2}))` of a leaky ReLU whose input is distributed evenly around zero.
+def leaky_relu_alpha(negative_slope: float, *, share: float = 0.5, power: float = 0.5) -> float:
+    r""":math:`\alpha = 1 / ((1 - q + q s^2)(1 - p + p s^{-2}))` of a leaky ReLU, q and p being 1/2 around zero.
 
-    Half of the signal's power is multiplied by :math:`s^2`, half of the noise's, on the way back, by :math:`s^{-2}`.
-    Slopes s and 1 / s have the same value, so it does not matter that the paper's equation 28 divides by its n and its
-    figures multiply.
+    The fraction q of the signal's power is multiplied by :math:`s^2`; on the way back, the fraction p of the noise's by
+    :math:`s^{-2}`. An input distributed evenly around zero gives the paper's
+    :math:`4 / ((1 + s^2)(1 + s^{-2}))`, the same for s and 1 / s: it does not matter that its equation 28 divides by
+    what its figures multiply by. Behind other leaky ReLUs the positive values are fewer and larger, and more is lost.
 
     Args:
         negative_slope: s, above 0.
+        share: p, the fraction of the values that are negative.
+        power: q, their fraction of the sum of squares.
 
     Raises:
         ValueError: a slope that is not above 0.
@@ -40,7 +43,7 @@ def leaky_relu_alpha(negative_slope: float) -> float:
         raise ValueError(
             f"leaky_relu_alpha: negative_slope must be above 0, got {negative_slope}. Use for example 0.2."
         )
-    return 4 / ((1 + negative_slope**2) * (1 + negative_slope**-2))
+    return 1 / ((1 - power + power * negative_slope**2) * (1 - share + share * negative_slope**-2))
 
 
 def batch_norm_alpha(

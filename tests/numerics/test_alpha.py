@@ -34,6 +34,14 @@ def test_leaky_relu(slope: float) -> None:
     assert measured == pytest.approx(leaky_relu_alpha(slope), rel=0.02)
 
 
+def test_leaky_relu_of_skewed_values() -> None:
+    x = torch.rand(200_000, dtype=torch.float64).log().neg() - 1
+    options = {"share": float((x < 0).double().mean()), "power": float(x[x < 0].square().sum() / x.square().sum())}
+    formula = leaky_relu_alpha(0.2, **options)
+    assert measure_alpha(InvertibleLeakyReLU(0.2), x) == pytest.approx(formula, rel=0.02)
+    assert formula < 0.8 * leaky_relu_alpha(0.2)
+
+
 def test_noise_near_the_signal_of_a_steep_slope_is_beyond_the_formula() -> None:
     """Values change their sign; at the paper's noise of 1e-5 that shows only for its most extreme slopes."""
     x, layer = normal(200_000), InvertibleLeakyReLU(1e-3)
