@@ -33,6 +33,8 @@ MONAI = {
 NETWORKS: dict[str, dict[str, Any]] = {
     "IDM, inverted": {},
     "IDM, stored": {"network_def#backprop": "store"},
+    "IDM at full resolution, inverted": {"network_def#bookend_stride": 1},
+    "IDM at full resolution, stored": {"network_def#bookend_stride": 1, "network_def#backprop": "store"},
     "DiffusionModelUNet": {"network_def": MONAI},
     "IDM without bookends": {"network_def#bookends": False},
     "IDM without attention": {"network_def#attention": ""},
