@@ -14,7 +14,7 @@ __all__ = ["main"]
 
 
 def add_sample_data(commands: Any) -> None:
-    """``sample-data fastmri|brats|iseg|hcp|maps|cityscapes DIR``: write a sample set in a data set's own format."""
+    """``sample-data fastmri|brats|iseg|hcp|maps|cityscapes|cifar10 DIR``: write sample data in a data set's format."""
     parser = commands.add_parser("sample-data", help="write sample data in the format of a public data set")
     formats = parser.add_subparsers(dest="format", required=True, metavar="FORMAT")
     fastmri = add_format(
@@ -61,6 +61,13 @@ def add_sample_data(commands: Any) -> None:
         pictures.add_argument("--train", type=int, default=96, metavar="N", help="pairs to train on")
         pictures.add_argument("--val", type=int, default=24, metavar="N", help=f"pairs of other {unit}")
         pictures.add_argument("--size", type=int, default=256, metavar="PIXELS", help="rows and columns of a picture")
+    cifar10 = add_format(
+        formats,
+        "cifar10",
+        "CIFAR-10 for Python: pieces of ten real pictures, which are the classes",
+        "Write cifar-10-batches-py below DIR: five batches to train on and one to test. It takes seconds.",
+    )
+    cifar10.add_argument("--images", type=int, default=6000, metavar="N", help="of all batches, a multiple of 60")
 
 
 def add_format(formats: Any, name: str, summary: str, description: str) -> argparse.ArgumentParser:

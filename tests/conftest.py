@@ -55,3 +55,11 @@ def cityscapes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from monai_invertible.data import write_cityscapes_sample
 
     return write_cityscapes_sample(tmp_path_factory.mktemp("cityscapes"), train=4, val=2, size=32)
+
+
+@pytest.fixture(scope="session")
+def cifar10_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sample set of CIFAR-10 not to be written to: 100 and 20 images (train, test)."""
+    from monai_invertible.data import write_cifar10_sample
+
+    return write_cifar10_sample(tmp_path_factory.mktemp("cifar10"), images=120)

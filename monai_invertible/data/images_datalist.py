@@ -1,4 +1,4 @@
-"""Folders of pictures for image-to-image translation, as pix2pix and CycleGAN distribute them, as MONAI data lists.
+"""Folders of pictures as MONAI data lists, among them those of pix2pix and CycleGAN for image-to-image translation.
 
 - side by side (pix2pix): ``train/1.jpg``, ``val/1.jpg``; the left half belongs to domain X, the right half to Y;
 - separate (CycleGAN): ``trainA/1_A.jpg`` is of X, ``trainB/1_B.jpg`` of Y.
@@ -11,12 +11,13 @@ Sources: Isola et al. 2017, arXiv 1611.07004; Zhu et al. 2017, arXiv 1703.10593.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from monai_invertible.data.split_by_subject import natural_order
 
-__all__ = ["paired_images_datalist", "unpaired_images_datalist"]
+__all__ = ["paired_images_datalist", "pictures_datalist", "unpaired_images_datalist"]
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 _LETTERS = {"x": "A", "y": "B"}
@@ -84,6 +85,18 @@ def unpaired_images_datalist(
     return [_item(domain, path, True) for path in _pictures(root / section)]
 
 
+def pictures_datalist(directory: str | os.PathLike) -> list[dict[str, Any]]:
+    """List the pictures of a folder, sorted by name: ``image`` (path) and ``name`` (of the file).
+
+    Raises:
+        FileNotFoundError: if there is no such folder, or no picture in it.
+    """
+    root = Path(directory)
+    if not root.is_dir():
+        raise _missing("pictures_datalist", root, None)
+    return [{"image": str(path), "name": path.name} for path in _pictures(root, lambda path: path.name)]
+
+
 def _item(keys: str, path: Path, side_by_side: bool) -> dict[str, Any]:
     return {**dict.fromkeys(keys, str(path)), "side_by_side": side_by_side, "name": _name(path)}
 
@@ -92,20 +105,20 @@ def _name(path: Path) -> str:
     return path.stem.removesuffix("_A").removesuffix("_B")
 
 
-def _pictures(folder: Path) -> list[Path]:
+def _pictures(folder: Path, name: Callable[[Path], str] = _name) -> list[Path]:
     paths = [p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES and not p.name.startswith(".")]
     if not paths:
         raise FileNotFoundError(
             f"images_datalist: {folder} must hold pictures ({', '.join(_SUFFIXES)}), got none. Give the folder of the "
             "data set and one of its sections."
         )
-    names = [_name(path) for path in paths]
+    names = [name(path) for path in paths]
     if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = next(each for each in names if names.count(each) > 1)
         raise ValueError(
             f"images_datalist: {folder} must hold one picture of a name, got several of {twice}. Remove or rename them."
         )
-    return sorted(paths, key=lambda path: natural_order(_name(path)))
+    return sorted(paths, key=lambda path: natural_order(name(path)))
 
 
 def _missing(who: str, root: Path, section: str | None) -> FileNotFoundError:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_invertible.data import paired_images_datalist, unpaired_images_datalist
+from monai_invertible.data import paired_images_datalist, pictures_datalist, unpaired_images_datalist
 
 
 def make(root: Path, *names: str) -> Path:
@@ -27,6 +27,19 @@ def test_side_by_side(tmp_path: Path) -> None:
     assert json.loads(json.dumps(items)) == items
     (first, _) = unpaired_images_datalist(tmp_path, domain="y")
     assert first == {"y": path, "side_by_side": True, "name": "9"}
+
+
+def test_a_folder_of_pictures(tmp_path: Path) -> None:
+    """Of any names."""
+    make(tmp_path, "10_A.jpg", "9_B.png", "9_A.png", "notes.txt")
+    items = pictures_datalist(tmp_path)
+    assert [item["name"] for item in items] == ["9_A.png", "9_B.png", "10_A.jpg"]
+    assert items[0]["image"] == str(tmp_path / "9_A.png")
+    with pytest.raises(FileNotFoundError, match="pictures_datalist: folder .*x does not exist. Give the folder"):
+        pictures_datalist(tmp_path / "x")
+    (tmp_path / "y").mkdir()
+    with pytest.raises(FileNotFoundError, match="y must hold pictures .* got none"):
+        pictures_datalist(tmp_path / "y")
 
 
 def test_separate(tmp_path: Path) -> None:
