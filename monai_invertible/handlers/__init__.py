@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from monai_invertible.handlers.best_checkpoint_saver import BestCheckpointSaver
 from monai_invertible.handlers.checkpoint_reader import CheckpointReader
+from monai_invertible.handlers.class_confusion_handler import ClassConfusionHandler
+from monai_invertible.handlers.confusion_saver import ConfusionSaver
 from monai_invertible.handlers.cycle_handler import CycleHandler
 from monai_invertible.handlers.drift_handler import DriftHandler
 from monai_invertible.handlers.epoch_seed_handler import EpochSeedHandler
@@ -11,7 +13,9 @@ from monai_invertible.handlers.fastmri_metric_handler import FastMRIMetricHandle
 from monai_invertible.handlers.finite_loss_handler import FiniteLossHandler
 from monai_invertible.handlers.label_color_metric_handler import LabelColorMetricHandler
 from monai_invertible.handlers.memory_handler import MemoryHandler
+from monai_invertible.handlers.mistake_saver import MistakeSaver
 from monai_invertible.handlers.overlay_saver import OverlaySaver
+from monai_invertible.handlers.prediction_saver import PredictionSaver
 from monai_invertible.handlers.progress_handler import ProgressHandler
 from monai_invertible.handlers.reconstruction_saver import ReconstructionSaver
 from monai_invertible.handlers.regression_metric_handler import RegressionMetricHandler
@@ -29,6 +33,8 @@ from monai_invertible.handlers.volume_saver import VolumeSaver
 __all__ = [
     "BestCheckpointSaver",
     "CheckpointReader",
+    "ClassConfusionHandler",
+    "ConfusionSaver",
     "CycleHandler",
     "DriftHandler",
     "EpochSeedHandler",
@@ -36,7 +42,9 @@ __all__ = [
     "FiniteLossHandler",
     "LabelColorMetricHandler",
     "MemoryHandler",
+    "MistakeSaver",
     "OverlaySaver",
+    "PredictionSaver",
     "ProgressHandler",
     "ReconstructionSaver",
     "RegressionMetricHandler",

@@ -1,8 +1,9 @@
-"""Scores of reconstructions, segmentations, diffusion tensors, translated pictures and generated volumes."""
+"""Scores of reconstructions, segmentations, classes, diffusion tensors, translated pictures and generated volumes."""
 
 from __future__ import annotations
 
 from monai_invertible.metrics.central_region import central_region
+from monai_invertible.metrics.class_confusion import ClassConfusion
 from monai_invertible.metrics.fastmri_metric import FastMRIMetric
 from monai_invertible.metrics.image_quality_metric import ImageQualityMetric, grey_levels
 from monai_invertible.metrics.label_color_metric import LabelColorMetric, nearest_colors
@@ -14,6 +15,7 @@ from monai_invertible.metrics.tensor_metric import TensorMetric, interior_mask, 
 from monai_invertible.metrics.volume_key import volume_key
 
 __all__ = [
+    "ClassConfusion",
     "FastMRIMetric",
     "ImageQualityMetric",
     "LabelColorMetric",
