@@ -8,11 +8,12 @@ from monai.networks.layers.factories import Conv, Norm, Pool
 from torch import Tensor, nn
 
 from monai_invertible.networks.blocks.classifier_head import ClassifierHead
+from monai_invertible.networks.scripting import ScriptedByTrace
 
 __all__ = ["StagedClassifier"]
 
 
-class StagedClassifier(nn.Module):
+class StagedClassifier(ScriptedByTrace):
     """A first convolution, stages, and between them max pooling and a convolution to the next width.
 
     Args:
@@ -65,3 +66,8 @@ class StagedClassifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""
         return self.head(self.features(x))
+
+    def example_input(self) -> Tensor:
+        """A small image, on the network's device."""
+        weight = next(self.parameters())
+        return weight.new_zeros(1, weight.shape[1], *(32,) * (weight.ndim - 2))

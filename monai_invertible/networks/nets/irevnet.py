@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from monai.networks.layers.factories import Conv
-from torch import Tensor, nn
+from torch import Tensor
 
 from monai_invertible.autograd.module import InvertibleModule, as_tuple
 from monai_invertible.autograd.sequential import InvertibleSequential
@@ -20,11 +20,12 @@ from monai_invertible.networks.layers.invertible_batch_norm import InvertibleBat
 from monai_invertible.networks.layers.invertible_leaky_relu import InvertibleLeakyReLU
 from monai_invertible.networks.layers.layerwise import LayerwiseBranch, layerwise_unit
 from monai_invertible.networks.layers.pooling import BatchPooling, ChannelPooling
+from monai_invertible.networks.scripting import ScriptedByTrace
 
 __all__ = ["IRevNet"]
 
 
-class IRevNet(nn.Module):
+class IRevNet(ScriptedByTrace):
     """A classifier that is one invertible chain, from its first convolution to the maximum before its last layer.
 
     Stages of couplings (or, for ``branch=None``, of layer-wise invertible layers without any coupling) with
@@ -111,3 +112,8 @@ class IRevNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""
         return self.head(as_tuple(self.chain(self.stem(x)))[-1])
+
+    def example_input(self) -> Tensor:
+        """A small image, on the network's device."""
+        weight = self.stem.weight
+        return weight.new_zeros(1, weight.shape[1], *(32,) * (weight.ndim - 2))
