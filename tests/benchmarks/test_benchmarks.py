@@ -129,3 +129,10 @@ def test_unmatched_parameters_are_refused(benchmark, monkeypatch):
     monkeypatch.setitem(unets.NETWORKS, "DynUNet", {**unets.NETWORKS["DynUNet"], "filters": [16, 32, 64, 128, 256]})
     with pytest.raises(ValueError, match="parameters must agree within 10 %"):
         unets.count_parameters()
+
+
+def test_hybrid_finds_back_where_the_layerwise_network_does_not(benchmark):
+    snr = benchmark("inversion_snr")
+    setting = snr.Setting(quick=True)
+    least = {kind: snr.measure(setting, kind, 9, 0.2, "float32").worst.decibels for kind in snr.BRANCHES}
+    assert least["layer-wise"] < 40 < 80 < least["hybrid"]
