@@ -60,6 +60,17 @@ DIFFUSION: list[tuple[str, list[str], dict[str, Any]]] = [
     ("MONAI's U-Net, `baseline.json`, `whole_volume.json`", [*WHOLE, "baseline"], {}),
     ("- with its blocks checkpointed (`checkpointed.json`)", [*WHOLE, "checkpointed"], {}),
 ]
+CLASSIFICATION: list[tuple[str, list[str], dict[str, Any]]] = [
+    ("hybrid (`train.json`)", [], {}),
+    ("- with `--network_def#backprop checkpoint`", [], CHECKPOINT),
+    ("- with `--network_def#backprop store`", [], STORE),
+    ("layer-wise (`layerwise.json`)", ["layerwise"], {}),
+    ("- with `--network_def#backprop checkpoint`", ["layerwise"], CHECKPOINT),
+    ("- with `--network_def#backprop store`", ["layerwise"], STORE),
+    ("i-RevNet (`irevnet.json`)", ["irevnet"], {}),
+    ("RevNet (`revnet.json`)", ["revnet"], {}),
+    ("ResNet (`resnet.json`)", ["resnet"], {}),
+]
 ROWS: dict[str, list[tuple[str, list[str], dict[str, Any]]]] = {  # of each bundle: name, override files, overrides
     "fastmri_irim_reconstruction": [
         ("i-RIM 2D (`train.json`)", [], {}),
@@ -77,6 +88,7 @@ ROWS: dict[str, list[tuple[str, list[str], dict[str, Any]]]] = {  # of each bund
     "cityscapes_revgan_translation": TRANSLATION,
     "hcp_revgan_superresolution": SUPERRESOLUTION,
     "brats_idm_generation": DIFFUSION,
+    "cifar10_hybrid_classification": CLASSIFICATION,
 }
 
 
@@ -86,7 +98,8 @@ def row(bundle: str, name: str, files: list[str], overrides: dict[str, Any]) -> 
     channels = parser.get("network_def#in_channels") and parser.get_parsed_content("network_def#in_channels")
     shape = (batch, channels, *size) if channels else (batch, 1, *size, 2)  # an image, or the k-space of a coil
     inputs = [shape, (batch,)] if "num_train_timesteps" in parser.config else shape  # a diffusion model wants the time
-    report = estimate_training_step(partial(parser.get_parsed_content, "network_def"), inputs)
+    optimizer = "sgd_momentum" if "momentum" in parser.config else "adam"
+    report = estimate_training_step(partial(parser.get_parsed_content, "network_def"), inputs, optimizer=optimizer)
     return cells(name, batch, size, report.activations, report.peak)
 
 
@@ -117,8 +130,8 @@ def main() -> None:
     write(
         results(quick) / "bundle_memory.md",
         "Memory of a training step of the bundles (simulated)",
-        "Living tensors in GB (10^9 bytes), float32, with parameters, gradients and Adam's state, counted on fake "
-        "tensors: not a measurement of a GPU. A step of RevGAN is that of both generators, then of the discriminators; "
+        "Living tensors in GB (10^9 bytes), float32, with parameters, gradients and the optimizer's state, counted on "
+        "fake tensors: not a measurement of a GPU. A step of RevGAN is that of both generators, then of the discriminators; "
         'the parameters, gradients and Adam\'s state of all of them are its "model".',
         *parts,
     )

@@ -41,7 +41,7 @@ class _Array:
         _, shape, kind, fortran, data = state
         if kind.name not in _BYTES:
             raise pickle.UnpicklingError(f"an array of {kind.name!r}, where bytes (u1) are expected")
-        self.value = np.frombuffer(data, np.uint8).reshape(shape, order="F" if fortran else "C")
+        self.value = np.frombuffer(data, np.uint8).reshape(shape, order="F" if fortran else "C").copy()
 
 
 def _text_to_bytes(text: str, encoding: str) -> bytes:
@@ -66,7 +66,7 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def load_python2_pickle(path: str | os.PathLike) -> dict[bytes, Any]:
-    """Read a pickled dictionary; its strings are bytes, its arrays uint8 and not to be written to.
+    """Read a pickled dictionary; its strings are bytes, its arrays uint8.
 
     Raises:
         OSError: if the file does not exist, is cut off or damaged, holds anything else, or code.

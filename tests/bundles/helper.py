@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from monai.bundle import ConfigWorkflow
+from monai.data import get_track_meta, set_track_meta
 from monai.utils import set_determinism
 
 ROOT = Path(__file__).parents[2]
@@ -59,8 +60,9 @@ def model_names(bundle: Path) -> list[str]:
 
 @contextmanager
 def foreign_directory(folder: Path) -> Iterator[Path]:
-    """Work in ``folder``, and leave nothing behind in this process: directory, search path, seeds, error hook."""
-    before, path, hook = Path.cwd(), sys.path[:], sys.excepthook
+    """Work in ``folder``, and leave nothing behind in this process: directory, search path, seeds, error hook, MONAI's
+    metadata of tensors."""
+    before, path, hook, tracked = Path.cwd(), sys.path[:], sys.excepthook, get_track_meta()
     os.chdir(folder)
     try:
         yield folder
@@ -68,6 +70,7 @@ def foreign_directory(folder: Path) -> Iterator[Path]:
         os.chdir(before)
         sys.path[:] = path
         sys.excepthook = hook
+        set_track_meta(tracked)
         set_determinism(None)
 
 

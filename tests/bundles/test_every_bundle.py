@@ -24,6 +24,7 @@ from tests.bundles.helper import (
     BUNDLES,
     ROOT,
     config_files,
+    config_names,
     foreign_directory,
     model_names,
     read_config,
@@ -73,7 +74,7 @@ def network_def(bundle: Path, *names: str | None, override: dict[str, Any] | Non
 
 def small_name(bundle: Path) -> str:
     """The override file that makes the network small."""
-    return next(name for name in ("small", "quick") if name in model_names(bundle))
+    return next(name for name in ("small", "quick") if name in config_names(bundle))
 
 
 @pytest.fixture
@@ -226,6 +227,11 @@ def test_load_from_python(bundle: Path, kind: str, trained: nn.Module) -> None:
     small = read_config(bundle, small_name(bundle))
     small |= FEWER_STEPS.get(bundle.name, {})
     override = {key.partition("#")[2]: value for key, value in small.items() if key.startswith("network_def#")}
+    parser = ConfigParser()
+    parser.read_config(config_files(bundle, "inference", small_name(bundle)))
+    for key, value in parser["network_def"].items():
+        if isinstance(value, str) and value.startswith("@"):
+            override[key] = parser.get_parsed_content(f"network_def#{key}")
     network = load_bundle(
         bundle.name, bundle_dir=".", workflow_type=kind, source="github", device="cpu", net_override=override
     )
