@@ -131,8 +131,8 @@ def main() -> None:
         results(quick) / "bundle_memory.md",
         "Memory of a training step of the bundles (simulated)",
         "Living tensors in GB (10^9 bytes), float32, with parameters, gradients and the optimizer's state, counted on "
-        "fake tensors: not a measurement of a GPU. A step of RevGAN is that of both generators, then of the discriminators; "
-        'the parameters, gradients and Adam\'s state of all of them are its "model".',
+        "fake tensors: not a measurement of a GPU. A step of RevGAN is that of both generators, then of the "
+        'discriminators; the parameters, gradients and Adam\'s state of all of them are its "model".',
         *parts,
     )
 
