@@ -150,7 +150,8 @@ def along_layers(setting: Setting, folder: Path) -> str:
     lines = []
     for ax, kind in zip(axes, BRANCHES, strict=True):
         report = measure(setting, kind, setting.layers_depth, SLOPE, "float32")
-        lines.append(f"- {kind}: " + str(report).splitlines()[1].removesuffix("."))
+        losses = [f"{layer} {lost:.0f} dB" for layer, lost in report.lost.items() if lost >= 1]
+        lines.append(f"- {kind}, lost on the way back: {', '.join(losses)}")
         for chain in dict.fromkeys(row.chain for row in report.rows):
             places = [i for i, row in enumerate(report.rows) if row.chain == chain]
             inner = chain != "chain"

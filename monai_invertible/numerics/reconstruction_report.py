@@ -11,10 +11,9 @@ from typing import Any
 __all__ = ["LayerSNR", "ReconstructionReport"]
 
 SAFE, DOUBTFUL = 40.0, 20.0  # decibels: relative errors of 1e-2 and 1e-1, the limits of the drift guard
-REMEDY = (
-    "Put couplings around short chains (a hybrid), take slopes nearer to 1 or a larger invertible_eps, compute the "
-    'state in a higher precision, or switch to backprop="checkpoint".'
-)
+REMEDIES = """\
+  remedies: couplings around short chains (a hybrid); fewer layers in a chain; slopes nearer to 1
+            or a larger invertible_eps; a state of higher precision; backprop="checkpoint\""""
 COLOURS = {"safe": "#00796b", "doubtful": "#c98500", "unsafe": "#cc3311"}
 
 
@@ -83,11 +82,13 @@ class ReconstructionReport:
         return dict(total.most_common())
 
     def __str__(self) -> str:
-        lines = [f"{self.network}: inversion is {self.verdict}. Lowest ratio of signal to noise: {self.worst}."]
-        losses = [f"{layer} {lost:.0f}" for layer, lost in self.lost.items() if lost >= 1]
-        if losses:
-            lines.append(f"Decibels lost on the way back, by layer: {', '.join(losses)}.")
-        return "\n".join(lines if self.verdict == "safe" else [*lines, REMEDY])
+        losses = ", ".join(f"{layer} {lost:.0f} dB" for layer, lost in self.lost.items() if lost >= 1)
+        lines = [
+            f"{self.network}: inversion is {self.verdict}",
+            f"  lowest signal to noise: {self.worst}",
+            f"  lost on the way back: {losses or 'nothing'}",
+        ]
+        return "\n".join(lines if self.verdict == "safe" else [*lines, REMEDIES])
 
     def draw(self, path: str | os.PathLike[str] | None = None) -> Any:
         """A Matplotlib figure of the ratios along the network, saved as ``path`` if given."""
@@ -110,7 +111,7 @@ class ReconstructionReport:
             axes.plot(places, [heights[i] for i in places], ".-", color=colour, linewidth=width, label=label)
         handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
         if "chains in branches" in handles:
-            axes.legend(handles.values(), handles, loc="upper left", frameon=False)
+            axes.legend(handles.values(), handles, frameon=False)
         if isfinite(self.worst.decibels):
             at = self.rows.index(self.worst)
             axes.plot(at, self.worst.decibels, "o", color=COLOURS[self.verdict], markersize=7)

@@ -24,6 +24,7 @@ FIGURES = {
         "errors.png",
         "inverse.png",
     },
+    "when_to_trust_inversion": {"one_layer.png", "layerwise.png", "hybrid.png", "loss.png", "depth_and_slope.png"},
     "why_invert": {"loss.png", "denoised.png", "memory_against_depth.png"},
 }
 
