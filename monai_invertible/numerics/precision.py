@@ -29,7 +29,7 @@ FACTORS = {  # which arguments are multiplied
 def in_precision(network: nn.Module, precision: str | None) -> Iterator[None]:
     """Cast a network, in place and for good, and let it compute in a number format as long as this lasts.
 
-    Tensors given to the network are cast to the type of its parameters.
+    Tensors that the network is called with are cast to the type of its parameters.
 
     Args:
         network: it.
