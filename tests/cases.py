@@ -239,6 +239,7 @@ NETS: dict[type[nn.Module], list[Case]] = {
             lambda: IRevNet(2, 1, 3, channels=4, blocks=(1, 1), pools=("batch",), branch="convolution"), ((4, 1, 4, 6),)
         ),
         Case(lambda: IRevNet(2, 1, 3, channels=4, blocks=(1, 1), pools=("channel",), branch=None), ((4, 1, 4, 6),)),
+        Case(lambda: IRevNet(2, 1, 3, channels=4, blocks=(1, 2), pools=("batch",), micro_batches=2), ((5, 1, 4, 6),)),
     ],
     RevNet: [Case(lambda: RevNet(2, 1, 3, channels=(4, 6), blocks=(1, 2)), ((4, 1, 8, 6),))],
     PlainResNet: [Case(lambda: PlainResNet(2, 1, 3, channels=(4, 6), blocks=(1, 2)), ((4, 1, 8, 6),))],

@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "losses": {"operators"},
     "transforms": {"data", "operators"},
     "engines": set(),
-    "handlers": {"data", "memory", "metrics", "operators"},
+    "handlers": {"autograd", "data", "memory", "metrics", "operators"},
 }
 
 # What takes long to import, or need not be installed: imported inside functions only.

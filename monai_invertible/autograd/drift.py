@@ -44,7 +44,8 @@ class DriftGuard:
 
     Args:
         warn_above: a UserWarning, once, when the error exceeds it; None for never.
-        raise_above: a RuntimeError in backward when the error exceeds it; None for never.
+        raise_above: a RuntimeError in backward when the error exceeds it; None for never. With both None nothing is
+            kept and nothing measured.
     """
 
     def __init__(self, warn_above: float | None = 1e-2, raise_above: float | None = 1e-1) -> None:
@@ -54,6 +55,11 @@ class DriftGuard:
         self.measured: float | None = None  # by the last backward
         self.trace: list[StepDrift] | None = None
         self.warned = False
+
+    @property
+    def on(self) -> bool:
+        """Whether there is anything to do."""
+        return self.warn_above is not None or self.raise_above is not None or self.trace is not None
 
     def compare(
         self, samples: Mapping[int, Sample], position: int, state: Sequence[Tensor], steps: Sequence[Any]
@@ -127,7 +133,8 @@ def set_drift_guard(network: nn.Module, warn_above: float | None = 1e-2, raise_a
 
     Args:
         network: it, or a module in it, is an :class:`~monai_invertible.autograd.InvertibleSequential`.
-        warn_above, raise_above: relative errors of a recomputed input, see :class:`DriftGuard`; None for never.
+        warn_above, raise_above: relative errors of a recomputed input, see :class:`DriftGuard`; None for never, both
+            None to switch it off.
 
     Raises:
         ValueError: a limit that is not positive, or a network without a chain.

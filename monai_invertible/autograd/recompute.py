@@ -14,7 +14,6 @@ back to the graph, so a graph that is dropped or freed takes everything with it 
 from __future__ import annotations
 
 import sys
-import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -26,7 +25,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from monai_invertible.autograd.drift import DriftGuard, Sample
 from monai_invertible.autograd.hidden_tensors import warn_of_hidden_tensors
 from monai_invertible.autograd.module import Step
-from monai_invertible.autograd.replay import Environment, dense, storage, version
+from monai_invertible.autograd.replay import Environment, storage, version, without_gaps
 
 __all__ = ["Walk"]
 
@@ -41,7 +40,7 @@ class Reference(NamedTuple):
 class Placeholder:
     """A saved tensor that will be computed again: the ``position``-th that step number ``step`` of ``walk`` saved."""
 
-    __slots__ = ("__weakref__", "position", "step", "walk")
+    __slots__ = ("position", "step", "walk")
 
     def __init__(self, walk: Walk, step: int, position: int) -> None:
         self.walk = walk
@@ -90,7 +89,6 @@ class Walk:
         self.context_tensors = [Reference(t, version(t)) for t in tree_leaves(self.context) if isinstance(t, Tensor)]
         self.records: list[Record] = []
         self.output: Any = None  # the node that keeps the chain's output, the one activation a chain keeps
-        self.served: weakref.ref[Placeholder] | None = None  # whose tensor was handed over last
         self.state: tuple[Tensor, ...] = ()  # the inputs of step number `position`, or the chain's output
         self.position = len(steps)
 
@@ -99,11 +97,12 @@ class Walk:
         tensors = [t for t in tree_leaves(context) if isinstance(t, Tensor)]
         hooks = uncompiled(self.pack), uncompiled(unpack)
         for step in self.steps:
-            self._sample(state)
+            if self.guard.on:
+                self._sample(state)
             record = Record(step, state, tensors)
             self.records.append(record)
             with record.environment.record(), saved_tensors_hooks(*hooks):
-                outputs = tuple(t if dense(t) else t.clone() for t in step.forward(*state, **context))
+                outputs = tuple(without_gaps(t) for t in step.forward(*state, **context))
             if type(step).invert is Step.invert and record.environment.changed_by_hooks(step.module):
                 raise RuntimeError(
                     f"InvertibleSequential: a forward hook changed the input or output of layer {step}, which its "
@@ -117,7 +116,8 @@ class Walk:
         if any(record.specs for record in self.records):
             anchor = torch.empty(0, requires_grad=True)
             self.output = Kept.apply(anchor, *(t.detach() for t in state)).grad_fn
-            self.samples[len(self.steps)] = Sample(state)
+            if self.guard.on:
+                self.samples[len(self.steps)] = Sample(state)
         return state
 
     def _sample(self, state: tuple[Tensor, ...]) -> None:
@@ -143,8 +143,8 @@ class Walk:
     def fetch(self, placeholder: Placeholder) -> Tensor:
         """The tensor behind a placeholder; walks back as far as it takes.
 
-        Each is handed over once, so that it can be freed early. Autograd frees the placeholders of a graph that it does
-        not retain as it goes; then nobody will start again from the chain's output, and that is let go as well.
+        Each is handed over once, so that it can be freed early. Unless the graph is retained, nobody will start again
+        from the chain's output, and that is let go as well.
         """
         step, position = placeholder.step, placeholder.position
         record = self.records[step]
@@ -152,17 +152,16 @@ class Walk:
             return unpack(record.running[position])
         if position not in record.values:
             if self.position < step or not self.state:
-                self.state, self.position, self.served = self._output(), len(self.steps), None
+                self.state, self.position = self._output(), len(self.steps)
+                if not torch._C._autograd._get_current_graph_task_keep_graph():  # there is no public question
+                    self.output = None
             if self.position == step:  # asked for a second time
                 with torch.no_grad(), record.environment.replay():
                     self._capture(record, record.step.forward, *self.state, **self.context)
             while self.position > step:
                 if self.position < len(self.steps):
                     self.records[self.position].values.clear()
-                if self.served is not None and self.served() is None:
-                    self.output = None
                 self._step_back()
-        self.served = weakref.ref(placeholder)
         return unpack(record.values.pop(position))
 
     def _output(self) -> tuple[Tensor, ...]:
@@ -200,7 +199,7 @@ class Walk:
                 state = record.step.recompute(capture, *self.state, **self.context)
             else:  # nothing is asked for
                 state = record.step.invert(*self.state, **self.context)
-        self.state, self.position = tuple(t.detach() for t in state), self.position - 1
+        self.state, self.position = tuple(without_gaps(t.detach()) for t in state), self.position - 1
         if self.position in self.samples:
             self.guard.compare(self.samples, self.position, self.state, self.steps)
 

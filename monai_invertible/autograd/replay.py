@@ -241,9 +241,14 @@ def unshared(tensor: Tensor) -> bool:
 
 def dense(tensor: Tensor) -> bool:
     """Whether the tensor has no gaps in memory, whatever the order of its dimensions."""
-    if tensor.layout is not torch.strided:
+    if tensor.layout is not torch.strided or tensor.is_contiguous():
         return True
     return tensor.permute(sorted(range(tensor.ndim), key=tensor.stride, reverse=True)).is_contiguous()
+
+
+def without_gaps(tensor: Tensor) -> Tensor:
+    """A copy of a view with gaps, so that the larger tensor need not live on; any other tensor as it is."""
+    return tensor if dense(tensor) else tensor.clone()
 
 
 def rng_state(device: torch.device) -> Tensor:

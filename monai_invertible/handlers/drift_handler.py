@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ignite.engine import Engine, Events
 from torch import nn
 
 from monai_invertible.autograd import read_drift
+
+if TYPE_CHECKING:
+    from ignite.engine import Engine
 
 __all__ = ["DriftHandler"]
 
@@ -32,6 +34,8 @@ class DriftHandler:
 
     def attach(self, engine: Engine) -> None:
         """Register with the engine."""
+        from ignite.engine import Events
+
         engine.add_event_handler(Events.EPOCH_STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.measure)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.log)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from monai.networks.layers.factories import Conv, Norm, Pool
 from torch import Tensor, nn
 
+from monai_invertible.autograd.backprop import BackpropSwitch
+from monai_invertible.autograd.checkpointing import run_checkpointed
 from monai_invertible.networks.blocks.classifier_head import ClassifierHead
 from monai_invertible.networks.scripting import ScriptedByTrace
 
@@ -25,6 +27,8 @@ class StagedClassifier(ScriptedByTrace):
         stage: from a stage's width, blocks and convolutions a branch (one in the first stage, two in the others) to the
             stage.
         negative_slope: of the activations.
+        backprop: "invert" or "checkpoint" evaluates pooling and convolutions between the stages again in backward;
+            "store" keeps their activations; None keeps them whatever a user switches.
 
     Shapes: ``(B, in_channels, *spatial)`` to ``(B, num_classes)``.
 
@@ -42,6 +46,7 @@ class StagedClassifier(ScriptedByTrace):
         stage: Callable[[int, int, int], nn.Module],
         *,
         negative_slope: float,
+        backprop: str | None = None,
     ) -> None:
         super().__init__()
         if len(blocks) != len(channels):
@@ -56,10 +61,13 @@ class StagedClassifier(ScriptedByTrace):
                 Norm[Norm.BATCH, spatial_dims](width),
             ]
 
-        layers = [*conv(in_channels, channels[0]), nn.LeakyReLU(negative_slope, inplace=True)]
-        layers.append(stage(channels[0], blocks[0], 1))
+        def join(*layers: nn.Module) -> nn.Module:
+            return nn.Sequential(*layers) if backprop is None else _Checkpointed(*layers, backprop=backprop)
+
+        act = nn.LeakyReLU(negative_slope, inplace=True)
+        layers = [join(*conv(in_channels, channels[0]), act), stage(channels[0], blocks[0], 1)]
         for source, width, count in zip(channels, channels[1:], blocks[1:], strict=False):
-            layers += [Pool[Pool.MAX, spatial_dims](2), *conv(source, width), stage(width, count, 2)]
+            layers += [join(Pool[Pool.MAX, spatial_dims](2), *conv(source, width)), stage(width, count, 2)]
         self.features = nn.Sequential(*layers)
         self.head = ClassifierHead(channels[-1], num_classes)
 
@@ -71,3 +79,13 @@ class StagedClassifier(ScriptedByTrace):
         """A small image, on the network's device."""
         weight = next(self.parameters())
         return weight.new_zeros(1, weight.shape[1], *(32,) * (weight.ndim - 2))
+
+
+class _Checkpointed(BackpropSwitch, nn.Sequential):
+    def __init__(self, *layers: nn.Module, backprop: str) -> None:
+        super().__init__(*layers)
+        self.backprop = backprop
+
+    def forward(self, x: Tensor) -> Tensor:
+        run = super().forward
+        return run(x) if self.backprop == "store" else run_checkpointed(self, x, function=run)

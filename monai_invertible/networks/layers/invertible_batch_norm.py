@@ -97,6 +97,17 @@ class InvertibleBatchNorm(InvertibleModule):
                     "push_statistics=False. Build it with push_statistics=True, or call eval()."
                 )
             *rest, mean, variance = rest
+        x = self.denormalise(y, mean, variance)
+        return (*rest, x) if rest else x
+
+    def normalise(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        """With given statistics, into which gradients flow."""
+        factor = (self.weight.abs() + self.invertible_eps) / (variance + self.eps).sqrt()
+        per_channel = (-1, *(1,) * (x.ndim - 2))
+        return torch.addcmul((self.bias - mean * factor).view(per_channel), x, factor.view(per_channel)).to(x.dtype)
+
+    def denormalise(self, y: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        """Undo :meth:`normalise`."""
         scale = self.weight.abs() + self.invertible_eps
         if self.invertible_eps == 0 and (scale == 0).any():
             raise RuntimeError(
@@ -105,8 +116,15 @@ class InvertibleBatchNorm(InvertibleModule):
             )
         factor = (variance + self.eps).sqrt() / scale
         per_channel = (-1, *(1,) * (y.ndim - 2))
-        x = (y - self.bias.view(per_channel)) * factor.view(per_channel) + mean.view(per_channel)
-        return (*rest, x.to(y.dtype)) if rest else x.to(y.dtype)
+        return ((y - self.bias.view(per_channel)) * factor.view(per_channel) + mean.view(per_channel)).to(y.dtype)
+
+    @torch.no_grad()
+    def track(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        """Update the running statistics by those of a batch with ``count`` values in each channel."""
+        running_mean: Any = self.running_mean
+        running_var: Any = self.running_var
+        running_mean.lerp_(mean, self.momentum)
+        running_var.lerp_(variance * (count / max(count - 1, 1)), self.momentum)
 
     def extra_repr(self) -> str:
         return f"{len(self.weight)}, eps={self.eps}, invertible_eps={self.invertible_eps}"

@@ -64,6 +64,11 @@ class LayerwiseBranch(nn.Module):
             )
         self.chain = InvertibleSequential(*layers, backprop=backprop)
 
+    def units(self) -> list[tuple[InvertibleModule, InvertibleModule, InvertibleModule]]:
+        """Convolution, normalisation, activation of each unit."""
+        layers = list(self.chain)
+        return list(zip(layers[::3], layers[1::3], layers[2::3], strict=True))
+
     def forward(self, x: Tensor) -> Tensor:
         """The last tensor; the others are statistics."""
         return as_tuple(self.chain(x))[-1]

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monai_invertible.autograd.module import InvertibleModule, State, Step
+from monai_invertible.autograd.module import InvertibleModule, State, Step, plain_only
+from monai_invertible.autograd.replay import without_gaps
 
 __all__ = ["ChannelSplit", "Swap"]
 
@@ -67,6 +68,18 @@ class ChannelSplit(InvertibleModule):
 
 
 class _SplitStep(Step):
+    """Merges so that the gradients of the two parts are not views of the merged one, which could then be freed only
+    when both are used.
+    """
+
+    def forward(self, *state: Tensor, **context: Any) -> tuple[Tensor, ...]:
+        if self.inverse and not plain_only() and not torch.compiler.is_compiling():
+            state = (*state[:-2], *(x.view_as(x) for x in state[-2:]))
+            for x in state[-2:]:
+                if x.requires_grad:
+                    x.register_hook(without_gaps)  # of the views, so that it runs before any earlier step's backward
+        return super().forward(*state, **context)
+
     def cancels(self, following: Step) -> bool:
         return (
             isinstance(following, _SplitStep)

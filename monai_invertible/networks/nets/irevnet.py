@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from monai.networks.layers.factories import Conv
 from torch import Tensor
 
 from monai_invertible.autograd.module import InvertibleModule, as_tuple
-from monai_invertible.autograd.sequential import InvertibleSequential
 from monai_invertible.networks.blocks.classifier_head import ClassifierHead
 from monai_invertible.networks.blocks.convolution_branch import ConvolutionBranch
 from monai_invertible.networks.layers.coupling import AdditiveCoupling
 from monai_invertible.networks.layers.invertible_batch_norm import InvertibleBatchNorm
 from monai_invertible.networks.layers.invertible_leaky_relu import InvertibleLeakyReLU
 from monai_invertible.networks.layers.layerwise import LayerwiseBranch, layerwise_unit
+from monai_invertible.networks.layers.micro_batches import MicroBatchedSequential
 from monai_invertible.networks.layers.pooling import BatchPooling, ChannelPooling
 from monai_invertible.networks.scripting import ScriptedByTrace
 
@@ -44,6 +45,9 @@ class IRevNet(ScriptedByTrace):
             The first stage has one convolution a branch.
         negative_slope: of the activations.
         invertible_eps: of the invertible batch norms.
+        micro_batches: how many pieces the batch is recomputed in, for less memory and more time, see
+            :class:`~monai_invertible.networks.layers.micro_batches.MicroBatchedSequential`; not with the branch
+            "convolution".
         backprop: "invert", "checkpoint" or "store".
 
     Shapes: ``(B, in_channels, *spatial)``, sizes multiples of ``2 ** len(pools)``, to ``(B, num_classes)``.
@@ -64,6 +68,7 @@ class IRevNet(ScriptedByTrace):
         branch: str | None = "layerwise",
         negative_slope: float = 0.2,
         invertible_eps: float = 0.1,
+        micro_batches: int = 1,
         backprop: str = "invert",
     ) -> None:
         super().__init__()
@@ -106,12 +111,19 @@ class IRevNet(ScriptedByTrace):
                     layers += layerwise_unit(spatial_dims, width, **numbers)
                 else:
                     layers.append(coupling(width // 2, 1 if stage == 0 else 2))
-        self.chain = InvertibleSequential(*layers, backprop=backprop)
+        self.chain = MicroBatchedSequential(*layers, micro_batches=micro_batches, backprop=backprop)
         self.head = ClassifierHead(width, num_classes, parts)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""
-        return self.head(as_tuple(self.chain(self.stem(x)))[-1])
+        pieces = self.chain.pieces
+        if len(x) < pieces:
+            raise ValueError(
+                f"IRevNet: a batch must have an image for each of the {pieces} micro-batches, got {len(x)} images. Use "
+                "micro_batches=1 or larger batches."
+            )
+        state = self.chain(*(self.stem(piece) for piece in x.tensor_split(pieces)))
+        return torch.cat([self.head(piece) for piece in as_tuple(state)[-pieces:]])
 
     def example_input(self) -> Tensor:
         """A small image, on the network's device."""

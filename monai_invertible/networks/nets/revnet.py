@@ -20,7 +20,7 @@ __all__ = ["RevNet"]
 
 class RevNet(StagedClassifier):
     """A classifier of four (or other) stages of couplings; max pooling and the convolutions between the stages are not
-    invertible, and their activations are kept.
+    invertible, but checkpointed: evaluated again in backward from the output of the stage before, which is kept.
 
     Args:
         spatial_dims: 1, 2 or 3.
@@ -58,4 +58,13 @@ class RevNet(StagedClassifier):
             ]
             return InvertibleSequential(*couplings, backprop=backprop)
 
-        super().__init__(spatial_dims, in_channels, num_classes, channels, blocks, stage, negative_slope=negative_slope)
+        super().__init__(
+            spatial_dims,
+            in_channels,
+            num_classes,
+            channels,
+            blocks,
+            stage,
+            negative_slope=negative_slope,
+            backprop=backprop,
+        )

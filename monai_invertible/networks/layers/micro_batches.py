@@ -1,0 +1,280 @@
+r"""A chain on the micro-batches of one batch: what a step needs for a moment is that of a part of the batch.
+
+The peak of a reversible network with batch normalisation is in its branches: while one is differentiated, its
+activations and their gradients live beside the state and the state's gradient. Here the state is the batch in pieces,
+and a branch is recomputed and differentiated for one piece after the other. Statistics are put together from those of
+the pieces, so that nothing changes but the memory and the time: a batch norm within a branch needs the layers before it
+twice, once for its statistics and once to go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from monai_invertible.autograd.module import InvertibleModule, State, Step
+from monai_invertible.autograd.sequential import InvertibleSequential
+from monai_invertible.networks.layers.coupling import AdditiveCoupling, ShiftStep
+from monai_invertible.networks.layers.invertible_batch_norm import InvertibleBatchNorm
+from monai_invertible.networks.layers.layerwise import LayerwiseBranch
+from monai_invertible.networks.layers.splitting import ChannelSplit
+
+__all__ = ["MicroBatchedSequential"]
+
+
+class MicroBatchedSequential(InvertibleSequential):
+    r"""Invertible layers in order, on a batch that comes in n pieces.
+
+    ``forward``: :math:`(x_1, \dots, x_n) \mapsto (\dots, y_1, \dots, y_n)`, where :math:`[y_1; \dots; y_n]` is what
+    :class:`InvertibleSequential` makes of the whole batch :math:`[x_1; \dots; x_n]`; before it stand the moments of its
+    batch norms, a small tensor each. ``inverse``: the same backwards.
+
+    Layers treat one piece after the other; an :class:`InvertibleBatchNorm`, as a layer or in a
+    :class:`LayerwiseBranch`, normalises with the statistics of all. Within a branch nothing is inverted, so the error
+    is that of the couplings alone. In evaluation, and unless ``backprop="invert"``, the whole batch is one piece:
+    :attr:`pieces` tells how many the chain takes.
+
+    Args:
+        layers: invertible modules.
+        micro_batches: n.
+        backprop: "invert", "checkpoint" or "store".
+
+    Shapes: ``pieces`` tensors ``(B_i, C, *spatial)``.
+
+    Raises:
+        ValueError: a layer with a batch norm of another kind, whose statistics would be those of a piece.
+    """
+
+    def __init__(self, *layers: InvertibleModule, micro_batches: int = 1, backprop: str = "invert") -> None:
+        super().__init__(*layers, backprop=backprop)
+        self.micro_batches = micro_batches
+        if micro_batches > 1:
+            for layer in layers:
+                check(layer)
+
+    @property
+    def pieces(self) -> int:
+        """How many tensors the chain takes now."""
+        return self.micro_batches if self.training and self.backprop == "invert" else 1
+
+    def forward(self, *state: Tensor, **context: Any) -> State:
+        """Map the pieces through the layers."""
+        if len(state) != self.pieces:
+            raise ValueError(
+                f"MicroBatchedSequential: the batch must come in {self.pieces} pieces, got {len(state)} tensors. Give "
+                "x.tensor_split(chain.pieces)."
+            )
+        return super().forward(*state, **context)
+
+    def steps(self, inverse: bool = False) -> list[Step]:
+        if self.pieces == 1:
+            return super().steps(inverse)
+        steps: list[Step] = []
+        split: ChannelSplit | None = None  # how the pieces are split at present
+        for layer in reversed(list(self)) if inverse else self:
+            hybrid = layer if isinstance(layer, AdditiveCoupling) and is_hybrid(layer) else None
+            wanted: Any = hybrid.split if hybrid else None
+            if split is not None and (wanted is None or wanted.split != split.split):
+                steps += in_pieces(split.steps(inverse=True), self.pieces, width=2)
+                split = None
+            if hybrid is not None:
+                if split is None and wanted is not None:
+                    steps += in_pieces(wanted.steps(), self.pieces)
+                    split = wanted
+                steps += move_steps(hybrid, self.pieces, inverse)
+            elif isinstance(layer, InvertibleBatchNorm):
+                steps += norm_steps(layer, self.pieces, inverse)
+            else:
+                steps += in_pieces(layer.steps(inverse), self.pieces)
+        return steps if split is None else [*steps, *in_pieces(split.steps(inverse=True), self.pieces, width=2)]
+
+
+def check(layer: InvertibleModule) -> None:
+    """Raise ValueError if the layer takes statistics over a batch in a way that pieces would change."""
+    if any(isinstance(m, _BatchNorm) for m in layer.modules()):
+        raise ValueError(
+            f"MicroBatchedSequential: {type(layer).__name__} has a batch norm of PyTorch, whose statistics would be "
+            "those of a micro-batch. Use LayerwiseBranch, or micro_batches=1."
+        )
+
+
+def is_hybrid(coupling: AdditiveCoupling) -> bool:
+    """Whether its branches are chains of invertible layers."""
+    return all(isinstance(branch, LayerwiseBranch) for branch in (coupling.f, coupling.g) if branch is not None)
+
+
+def in_pieces(steps: Iterable[Step], pieces: int, width: int = 1) -> list[Step]:
+    """The steps for the first piece, for the second, and so on; a piece is ``width`` tensors."""
+    steps = list(steps)
+    return [PartStep(step, width * after) for after in reversed(range(pieces)) for step in steps]
+
+
+def norm_steps(norm: InvertibleBatchNorm, pieces: int, inverse: bool) -> list[Step]:
+    """Push the moments of each piece below the pieces, then normalise each."""
+    normalise = [NormaliseStep(norm, index, pieces, inverse) for index in range(pieces)]
+    measure = [MomentsStep(norm, step.before_norm, i, pieces, inverse) for i, step in enumerate(normalise)]
+    steps = [*measure, *normalise]
+    return steps[::-1] if inverse else steps
+
+
+def move_steps(coupling: AdditiveCoupling, pieces: int, inverse: bool) -> list[Step]:
+    """For each branch push the moments of its norms, then move one half of each piece."""
+    steps: list[Step] = []
+    for branch, first in ((coupling.f, True), (coupling.g, False)):
+        if isinstance(branch, LayerwiseBranch):
+            moves = [MoveStep(branch, first, index, pieces, inverse) for index in range(pieces)]
+            for unit in range(len(branch.units())):
+                steps += [
+                    MomentsStep(branch, partial(move.before_norm, unit), index, 2 * pieces, inverse)
+                    for index, move in enumerate(moves)
+                ]
+            steps += moves
+    return steps[::-1] if inverse else steps
+
+
+class PartStep(Step):
+    """A step that does not see the last ``after`` tensors of the state."""
+
+    def __init__(self, step: Step, after: int) -> None:
+        super().__init__(step.module, step.inverse)
+        self.step = step
+        self.after = after
+
+    def forward(self, *state: Tensor, **context: Any) -> tuple[Tensor, ...]:
+        seen, rest = self._seen(state)
+        return (*self.step.forward(*seen, **context), *rest)
+
+    def invert(self, *state: Tensor, **context: Any) -> tuple[Tensor, ...]:
+        seen, rest = self._seen(state)
+        return (*self.step.invert(*seen, **context), *rest)
+
+    def recompute(self, capture: Callable[..., Any], *state: Tensor, **context: Any) -> tuple[Tensor, ...]:
+        seen, rest = self._seen(state)
+
+        def capture_seen(function: Callable[..., Any], *inputs: Tensor | None, **context: Any) -> Any:
+            return capture(lambda *s, **c: function(*s[: len(inputs)], **c), *inputs, *(None for _ in rest), **context)
+
+        return (*self.step.recompute(capture_seen, *seen, **context), *rest)
+
+    def _seen(self, state: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        end = len(state) - self.after
+        return state[:end], state[end:]
+
+
+class MomentsStep(Step):
+    """Mean and variance of what ``function`` computes from one piece, as two more rows of the tensor with the moments.
+
+    That stands below the last ``above`` tensors of the state; the first piece pushes it. The inverse takes them away.
+    """
+
+    def __init__(
+        self, module: nn.Module, function: Callable[..., Tensor], index: int, above: int, inverse: bool
+    ) -> None:
+        super().__init__(module, inverse)
+        self.function = function
+        self.first = index == 0
+        self.above = above
+
+    def forward(self, *state: Tensor, **context: Any) -> tuple[Tensor, ...]:
+        return self._removed(state) if self.inverse else self._added(state)
+
+    def invert(self, *state: Tensor, **context: Any) -> tuple[Tensor, ...]:
+        return self._added(state) if self.inverse else self._removed(state)
+
+    def _added(self, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        x = self.function(*state)
+        variance, mean = torch.var_mean(x, dim=[0, *range(2, x.ndim)], correction=0)
+        moments, end = torch.stack((mean, variance)), len(state) - self.above
+        if self.first:
+            return (*state[:end], moments, *state[end:])
+        return (*state[: end - 1], torch.cat((state[end - 1], moments)), *state[end:])
+
+    def _removed(self, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        end = len(state) - self.above
+        left = () if self.first else (state[end - 1][:-2].clone(),)
+        return (*state[: end - 1], *left, *state[end:])
+
+
+class NormaliseStep(Step):
+    """Normalise one piece with the moments of all, which stand below the pieces."""
+
+    def __init__(self, norm: InvertibleBatchNorm, index: int, pieces: int, inverse: bool) -> None:
+        super().__init__(norm, inverse)
+        self.index = index - pieces
+        self.pieces = pieces
+
+    def forward(self, *state: Tensor, **context: Any) -> tuple[Tensor, ...]:
+        return self._normalised(state, back=self.inverse)
+
+    def invert(self, *state: Tensor, **context: Any) -> tuple[Tensor, ...]:
+        return self._normalised(state, back=not self.inverse)
+
+    def before_norm(self, *state: Tensor) -> Tensor:
+        """The piece."""
+        return state[self.index]
+
+    def _normalised(self, state: tuple[Tensor, ...], back: bool) -> tuple[Tensor, ...]:
+        norm: Any = self.module
+        mean, variance, count = combine(state[-self.pieces - 1], state[-self.pieces :])
+        pieces = list(state)
+        if back:
+            pieces[self.index] = norm.denormalise(pieces[self.index], mean, variance)
+        else:
+            if self.index == -self.pieces:
+                norm.track(mean, variance, count)
+            pieces[self.index] = norm.normalise(pieces[self.index], mean, variance)
+        return tuple(pieces)
+
+
+class MoveStep(ShiftStep):
+    """Move a half of one piece by a branch of the other half; the moments of the branch's norms stand below."""
+
+    def __init__(self, branch: LayerwiseBranch, first: bool, index: int, pieces: int, inverse: bool) -> None:
+        pair = 2 * (index - pieces)
+        super().__init__(branch, pair if first else pair + 1, inverse)
+        self.source = pair + 1 if first else pair
+        self.index = index
+        self.pieces = pieces
+
+    def shift(self, *state: Tensor, **context: Any) -> Tensor:
+        branch: Any = self.module
+        units = branch.units()
+        moments = self._moments(state, len(units))
+        if self.index == 0:
+            for (_, norm, _), (mean, variance, count) in zip(units, moments, strict=True):
+                norm.track(mean, variance, count)
+        x = state[self.source]
+        for (conv, norm, act), (mean, variance, _) in zip(units, moments, strict=True):
+            x = act(norm.normalise(conv(x), mean, variance))
+        return x
+
+    def before_norm(self, unit: int, *state: Tensor) -> Tensor:
+        """What the norm of a unit normalises, when the units before it know their moments."""
+        branch: Any = self.module
+        units = branch.units()
+        current = 0 if self.index == 0 else 1  # the moments of the unit itself, of the pieces before
+        x = state[self.source]
+        for (conv, norm, act), (mean, variance, _) in zip(units, self._moments(state, unit, current), strict=False):
+            x = act(norm.normalise(conv(x), mean, variance))
+        return units[unit][0](x)
+
+    def _moments(self, state: tuple[Tensor, ...], units: int, current: int = 0) -> list[tuple[Tensor, Tensor, int]]:
+        """Of the branch's first units, for the batch; above them stand ``current`` more, and the pieces."""
+        pieces = state[-2 * self.pieces + self.source % 2 :: 2]
+        end = len(state) - 2 * self.pieces - current
+        return [combine(moments, pieces) for moments in state[end - units : end]]
+
+
+def combine(moments: Tensor, pieces: Sequence[Tensor]) -> tuple[Tensor, Tensor, int]:
+    """Mean, variance and count of all from the rows mean, variance, mean, ... of the pieces."""
+    means, variances = moments[::2], moments[1::2]
+    counts = [len(x) * prod(x.shape[2:]) for x in pieces]
+    share = means.new_tensor(counts)[:, None] / sum(counts)
+    mean = (share * means).sum(0)
+    return mean, (share * (variances + (means - mean).square())).sum(0), sum(counts)
