@@ -206,8 +206,14 @@ NETS: dict[type[nn.Module], list[Case]] = {
             lambda: FullyInvertibleUNet(3, 2, 3, (4, 8), ((1, 2, 2),), downsample="cayley", vae_size=(4, 5, 6)),
             ((2, 2, 4, 5, 6),),
         ),
+        Case(lambda: FullyInvertibleUNet(3, 1, 2, (4, 8), (2,), branch="layerwise"), ((2, 1, 4, 5, 6),)),
     ],
     InvertibleDiffusionUNet: [
+        Case(
+            lambda: InvertibleDiffusionUNet(2, 1, 1, (4, 8), (2,), branch="layerwise"),
+            ((2, 1, 8, 12),),
+            {"timesteps": (2,)},
+        ),
         Case(
             lambda: perturbed(InvertibleDiffusionUNet(2, 1, 2, (6, 8, 16), norm_num_groups=2)),
             ((2, 1, 9, 16),),
@@ -245,6 +251,7 @@ NETS: dict[type[nn.Module], list[Case]] = {
     PlainResNet: [Case(lambda: PlainResNet(2, 1, 3, channels=(4, 6), blocks=(1, 2)), ((4, 1, 8, 6),))],
     PartiallyInvertibleUNet: [
         Case(lambda: PartiallyInvertibleUNet(2, 1, 2, (4, 8, 16), (2, 2)), ((2, 1, 9, 8),)),
+        Case(lambda: PartiallyInvertibleUNet(2, 1, 2, (4, 8), (2,), branch="layerwise"), ((2, 1, 9, 8),)),
         Case(lambda: PartiallyInvertibleUNet(3, 2, 3, (4, 8), ((1, 2, 2),), vae_size=(4, 5, 6)), ((2, 2, 4, 5, 6),)),
     ],
     PlainUNet: [
@@ -254,6 +261,7 @@ NETS: dict[type[nn.Module], list[Case]] = {
     InvertibleRIM: [
         Case(lambda: InvertibleRIM(2, 2, channels=6, hidden_channels=4, downsample=(1, 2)), ((2, 1, 9, 10, 2),)),
         Case(lambda: InvertibleRIM(3, 2, channels=6, hidden_channels=4, downsample=(2,)), ((1, 1, 3, 6, 5, 2),)),
+        Case(lambda: InvertibleRIM(2, 2, channels=4, downsample=(1, 1), branch="layerwise"), ((2, 1, 6, 8, 2),)),
         Case(
             lambda: InvertibleRIM(
                 2, 2, channels=9, hidden_channels=(4, 3), downsample=(1, 2), multiplicity=2, initial="zero_filled"

@@ -1,5 +1,6 @@
 """Invertible layers: one map a file."""
 
+from monai_invertible.networks.layers import factories as _factories  # noqa: F401 - registers the names
 from monai_invertible.networks.layers.checkerboard_attention import CheckerboardAttention
 from monai_invertible.networks.layers.coupling import AdditiveCoupling
 from monai_invertible.networks.layers.gradient_update import GradientUpdate

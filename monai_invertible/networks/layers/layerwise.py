@@ -6,6 +6,8 @@ sections 3 and 4.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from monai_invertible.autograd.module import InvertibleModule, as_tuple
@@ -14,7 +16,7 @@ from monai_invertible.networks.layers.invertible_batch_norm import InvertibleBat
 from monai_invertible.networks.layers.invertible_convolution import InvertibleConvolution
 from monai_invertible.networks.layers.invertible_leaky_relu import InvertibleLeakyReLU
 
-__all__ = ["LayerwiseBranch", "layerwise_unit"]
+__all__ = ["LayerwiseBranch", "layerwise_branch", "layerwise_unit"]
 
 
 def layerwise_unit(
@@ -41,7 +43,10 @@ class LayerwiseBranch(nn.Module):
         channels: of input and output, at least 2.
         units: how many.
         negative_slope, invertible_eps: of the layers.
+        embedding_channels: E of an embedding that shifts the channels of the input, of time, say; None for no such.
         backprop: "invert", "checkpoint" or "store".
+
+    Context: ``embedding`` ``(B, E)``, or ``(1, E)`` for all, if there is one.
 
     Shapes: ``(B, channels, *spatial)`` to the same.
     """
@@ -54,9 +59,11 @@ class LayerwiseBranch(nn.Module):
         *,
         negative_slope: float = 0.2,
         invertible_eps: float = 0.1,
+        embedding_channels: int | None = None,
         backprop: str = "invert",
     ) -> None:
         super().__init__()
+        self.shift = None if embedding_channels is None else nn.Linear(embedding_channels, channels)
         layers: list[InvertibleModule] = []
         for _ in range(units):
             layers += layerwise_unit(
@@ -69,6 +76,29 @@ class LayerwiseBranch(nn.Module):
         layers = list(self.chain)
         return list(zip(layers[::3], layers[1::3], layers[2::3], strict=True))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The last tensor; the others are statistics."""
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """The last tensor of the chain; the others are statistics."""
+        if self.shift is not None:
+            shift = self.shift(embedding)
+            x = x + shift.view(*shift.shape, *(1,) * (x.ndim - 2))
         return as_tuple(self.chain(x))[-1]
+
+
+def layerwise_branch(who: str, spatial_dims: int, source: int, target: int, **options: Any) -> LayerwiseBranch:
+    """The branch of a coupling of ``who``, from one half of its channels to the other, with two units.
+
+    Raises:
+        ValueError: two halves of different sizes, or of one channel.
+    """
+    if source != target or source < 2:
+        raise ValueError(
+            f'{who}: branch="layerwise" keeps its channels, so both halves of a coupling must have the same number, at '
+            f"least 2, got {source} and {target}. Use widths that are even and at least 4."
+        )
+    return LayerwiseBranch(spatial_dims, source, 2, **options)
+
+
+def check_branch(who: str, branch: str) -> None:
+    """Raise ValueError unless the branch is one that the networks offer."""
+    if branch not in ("convolution", "layerwise"):
+        raise ValueError(f'{who}: branch must be "convolution" or "layerwise", got {branch!r}. Choose one.')

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from monai_invertible.networks.blocks.pre_activation_convolution import PreActivationConvolution
 from monai_invertible.networks.layers.coupling import AdditiveCoupling
+from monai_invertible.networks.layers.layerwise import check_branch, layerwise_branch
 
 __all__ = ["ResidualCoupling", "residual_couplings"]
 
@@ -57,11 +59,24 @@ class ResidualCoupling(AdditiveCoupling):
         super().__init__(branch(second, first), branch(first, second), split=(first, second))
 
 
-def residual_couplings(spatial_dims: int, channels: int, count: int, **options: Any) -> list[ResidualCoupling]:
-    """The ``count`` couplings of a level of a U-Net."""
+def residual_couplings(
+    spatial_dims: int,
+    channels: int,
+    count: int,
+    *,
+    branch: str = "convolution",
+    backprop: str = "invert",
+    **options: Any,
+) -> list[AdditiveCoupling]:
+    """The ``count`` couplings of a level of a U-Net: :class:`ResidualCoupling`, or with layer-wise branches."""
     if count < 1:
         raise ValueError(
             f"ResidualCoupling: num_res_units must be at least 1, got {count}: a level without couplings computes "
             "nothing. Use num_res_units=2."
         )
-    return [ResidualCoupling(spatial_dims, channels, **options) for _ in range(count)]
+    check_branch("ResidualCoupling", branch)
+    if branch == "convolution":
+        return [ResidualCoupling(spatial_dims, channels, **options) for _ in range(count)]
+    halves = channels // 2, channels - channels // 2
+    layerwise = partial(layerwise_branch, "ResidualCoupling", spatial_dims, *halves, backprop=backprop)
+    return [AdditiveCoupling(layerwise(), layerwise()) for _ in range(count)]

@@ -43,7 +43,10 @@ class FullyInvertibleUNet(SegmentationUNet):
         strides: between the levels; a number or one number per dimension each.
         kernel_size: of the convolutions in the branches, odd.
         num_res_units: couplings a level (in the encoder, and again in the decoder).
-        act, norm, dropout, bias: of the branches, as in MONAI's ``UNet``.
+        act, norm, dropout, bias: of the convolution branches, as in MONAI's ``UNet``.
+        branch: of the couplings; "convolution", or "layerwise" for a
+            :class:`~monai_invertible.networks.layers.LayerwiseBranch`: twice a convolution, batch norm and activation
+            that are inverted one by one. The widths must then be even.
         downsample: "squeeze" (:class:`SpaceToChannel`), or the orthogonal map, "cayley", "matrix_exp" or
             "householder", of a learned :class:`OrthogonalDownsample`.
         vae_size: size of the training patches; attaches the variational branch.
@@ -71,6 +74,7 @@ class FullyInvertibleUNet(SegmentationUNet):
         norm: tuple | str | None = ("instance", {"affine": True}),
         dropout: tuple | str | float | None = 0.0,
         bias: bool = False,
+        branch: str = "convolution",
         downsample: str = "squeeze",
         vae_size: Sequence[int] | None = None,
         backprop: str = "invert",
@@ -85,6 +89,8 @@ class FullyInvertibleUNet(SegmentationUNet):
             norm=norm,
             dropout=dropout,
             bias=bias,
+            branch=branch,
+            backprop=backprop,
         )
         core = InvertibleUNetCore(channels, steps, couplings, downsample=downsample, backprop=backprop)
         super().__init__(

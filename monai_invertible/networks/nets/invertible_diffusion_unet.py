@@ -7,7 +7,7 @@ attention on the skips, between two ends that are not invertible.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import prod
 
@@ -24,6 +24,7 @@ from monai_invertible.networks.blocks.time_shifted_convolution import TimeShifte
 from monai_invertible.networks.layers.checkerboard_attention import CheckerboardAttention
 from monai_invertible.networks.layers.coupling import AdditiveCoupling
 from monai_invertible.networks.layers.invertible_unet_core import InvertibleUNetCore, halves
+from monai_invertible.networks.layers.layerwise import check_branch, layerwise_branch
 from monai_invertible.networks.layers.space_to_channel import SpaceToChannel
 from monai_invertible.networks.scripting import ScriptedByTrace
 
@@ -63,7 +64,10 @@ class InvertibleDiffusionUNet(ScriptedByTrace):
         num_class_embeds: number of classes of ``class_labels``, if the network shall know them.
         cross_attention_dim: channels of the tokens of ``context``, if the network shall know it: their mean is added to
             the embedding.
-        dropout: probability, in the branches.
+        dropout: probability, in the convolution branches.
+        branch: of the couplings; "convolution", or "layerwise" for a
+            :class:`~monai_invertible.networks.layers.LayerwiseBranch`: twice a convolution, batch norm and activation
+            that are inverted one by one. The widths must then be even.
         backprop: "invert", "checkpoint" or "store": the same results, another memory.
 
     Shapes: ``x`` ``(B, in_channels, *spatial)`` of any size, ``timesteps`` ``(B,)`` or ``(1,)``, ``context``
@@ -91,6 +95,7 @@ class InvertibleDiffusionUNet(ScriptedByTrace):
         num_class_embeds: int | None = None,
         cross_attention_dim: int | None = None,
         dropout: float = 0.0,
+        branch: str = "convolution",
         backprop: str = "invert",
     ) -> None:
         super().__init__()
@@ -101,17 +106,18 @@ class InvertibleDiffusionUNet(ScriptedByTrace):
             raise ValueError(f"{who}: num_res_units must be at least 1, got {num_res_units}. Use 2.")
         self.time_channels, embedding = channels[0], 4 * channels[0]
 
+        check_branch(who, branch)
+        kind: Callable[..., nn.Module] = partial(
+            TimeShiftedConvolution, spatial_dims, norm_num_groups=norm_num_groups, dropout=dropout
+        )
+        if branch == "layerwise":
+            kind = partial(layerwise_branch, who, spatial_dims, backprop=backprop)
+
         def couplings(width: int) -> list[InvertibleModule]:
             first, second = halves(width)
-            branch = partial(
-                TimeShiftedConvolution,
-                spatial_dims,
-                embedding_channels=embedding,
-                norm_num_groups=norm_num_groups,
-                dropout=dropout,
-            )
+            build = partial(kind, embedding_channels=embedding)
             return [
-                AdditiveCoupling(branch(second, first), branch(first, second), split=(first, second))
+                AdditiveCoupling(build(second, first), build(first, second), split=(first, second))
                 for _ in range(num_res_units)
             ]
 

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from monai_invertible.autograd import InvertibleModule, InvertibleSequential
 from monai_invertible.networks.blocks.gated_residual_block import GatedResidualBlock
 from monai_invertible.networks.layers.gradient_update import GradientUpdate
+from monai_invertible.networks.layers.layerwise import check_branch, layerwise_branch
 from monai_invertible.networks.layers.orthogonal_coupling import OrthogonalCoupling
 from monai_invertible.networks.scripting import ScriptedByTrace
 from monai_invertible.operators import FourierSampling, prepare_measurement
@@ -47,6 +48,9 @@ class InvertibleRIM(ScriptedByTrace):
         initial: the estimate to start from: ``"zeros"`` as in the paper, or ``"zero_filled"``, the inverse Fourier
             transform of the data, as in the authors' challenge code; a short training gains most from it.
         fft_dims: trailing spatial dimensions that are Fourier-encoded.
+        branch: of the couplings; "convolution" for the paper's gated residual block, or "layerwise" for a
+            :class:`~monai_invertible.networks.layers.LayerwiseBranch` at full resolution; ``hidden_channels`` and
+            ``downsample`` then only count the couplings, and ``channels`` must be even.
         backprop: ``"invert"``, ``"checkpoint"`` or ``"store"``.
 
     Shapes: k-space ``(B, coils, *spatial, 2)``, zero where not sampled, to a complex image ``(B, 2, *spatial)``. Sizes
@@ -69,6 +73,7 @@ class InvertibleRIM(ScriptedByTrace):
         multiplicity: int = 1,
         initial: str = "zeros",
         fft_dims: int = 2,
+        branch: str = "convolution",
         backprop: str = "invert",
     ) -> None:
         super().__init__()
@@ -80,6 +85,7 @@ class InvertibleRIM(ScriptedByTrace):
             )
         if initial not in ("zeros", "zero_filled"):
             raise ValueError(f'InvertibleRIM: initial must be "zeros" or "zero_filled", got {initial!r}. Choose one.')
+        check_branch("InvertibleRIM", branch)
         self.initial = initial
         self.spatial_dims = spatial_dims
         self.channels = channels
@@ -90,11 +96,14 @@ class InvertibleRIM(ScriptedByTrace):
         for _ in range(steps):
             layers.append(GradientUpdate(self.operator, channels, image_channels=self.image_channels))
             for width, d in zip(widths, downsample, strict=True):
-                factors = (1,) * (spatial_dims - 2) + (d, d)
-                branch = GatedResidualBlock(spatial_dims, left, channels - left, width, downsample=factors)
-                layers.append(
-                    OrthogonalCoupling(channels, branch, reflections=reflections, split=(left, channels - left))
-                )
+                if branch == "layerwise":
+                    g: nn.Module = layerwise_branch(
+                        "InvertibleRIM", spatial_dims, left, channels - left, backprop=backprop
+                    )
+                else:
+                    factors = (1,) * (spatial_dims - 2) + (d, d)
+                    g = GatedResidualBlock(spatial_dims, left, channels - left, width, downsample=factors)
+                layers.append(OrthogonalCoupling(channels, g, reflections=reflections, split=(left, channels - left)))
         self.chain = InvertibleSequential(*layers, backprop=backprop)
 
     def forward(self, kspace: Tensor, mask: Tensor | None = None, sensitivities: Tensor | None = None) -> Tensor:

@@ -7,6 +7,7 @@ Invertibility for Extreme Memory Cost Reduction of CNN Training, 2019, arXiv 191
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from monai.networks.layers.factories import Conv
@@ -82,7 +83,7 @@ class IRevNet(ScriptedByTrace):
         if channels < 4 or channels % 4:
             raise ValueError(f"IRevNet: channels must be a multiple of four to split twice, got {channels}. Use 32.")
         self.stem = Conv[Conv.CONV, spatial_dims](in_channels, channels, kernel_size=3, padding=1, bias=False)
-        numbers = {"negative_slope": negative_slope, "invertible_eps": invertible_eps}
+        numbers: dict[str, Any] = {"negative_slope": negative_slope, "invertible_eps": invertible_eps}
 
         def coupling(width: int, units: int) -> InvertibleModule:
             if branch == "convolution":

@@ -40,7 +40,10 @@ class PartiallyInvertibleUNet(SegmentationUNet):
         strides: between the levels; a number or one number per dimension each.
         kernel_size: of the convolutions in the branches, odd.
         num_res_units: couplings a level (in the encoder, and again in the decoder).
-        act, norm, dropout, bias: of the branches, as in MONAI's ``UNet``.
+        act, norm, dropout, bias: of the convolution branches, as in MONAI's ``UNet``.
+        branch: of the couplings; "convolution", or "layerwise" for a
+            :class:`~monai_invertible.networks.layers.LayerwiseBranch`: twice a convolution, batch norm and activation
+            that are inverted one by one. The widths must then be even.
         vae_size: size of the training patches; attaches the variational branch.
         backprop: "invert", "checkpoint" or "store": the same results, another memory.
 
@@ -66,6 +69,7 @@ class PartiallyInvertibleUNet(SegmentationUNet):
         norm: tuple | str | None = ("instance", {"affine": True}),
         dropout: tuple | str | float | None = 0.0,
         bias: bool = False,
+        branch: str = "convolution",
         vae_size: Sequence[int] | None = None,
         backprop: str = "invert",
     ) -> None:
@@ -73,7 +77,9 @@ class PartiallyInvertibleUNet(SegmentationUNet):
             spatial_dims, in_channels, channels, strides, vae_size=vae_size, act=act, norm=norm, backprop=backprop
         )
 
-        options: dict[str, Any] = dict(kernel_size=kernel_size, act=act, norm=norm, dropout=dropout, bias=bias)
+        options: dict[str, Any] = dict(
+            kernel_size=kernel_size, act=act, norm=norm, dropout=dropout, bias=bias, branch=branch, backprop=backprop
+        )
 
         def couplings(width: int) -> InvertibleSequential:
             layers = residual_couplings(spatial_dims, width, num_res_units, **options)

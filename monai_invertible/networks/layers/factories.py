@@ -1,0 +1,43 @@
+"""The invertible layers under names in MONAI's layer factories, so that a block of MONAI can ask for them.
+
+``Norm["invertible_batch", dims]``, ``Act["invertible_leakyrelu"]``, ``Conv["invertible", dims]`` (called with the
+channels), ``Pool["invertible_channel", dims]`` and ``Pool["invertible_batch", dims]`` (called with ``kernel_size``). In
+a block the norm is an ordinary one: it takes and returns one tensor, and only its evaluation can be inverted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from monai.networks.layers.factories import Act, Conv, Norm, Pool
+
+from monai_invertible.autograd.module import InvertibleModule
+from monai_invertible.networks.layers.invertible_batch_norm import InvertibleBatchNorm
+from monai_invertible.networks.layers.invertible_convolution import InvertibleConvolution
+from monai_invertible.networks.layers.invertible_leaky_relu import InvertibleLeakyReLU
+from monai_invertible.networks.layers.pooling import BatchPooling, ChannelPooling
+
+__all__: list[str] = []
+
+
+def pooling(layer: Callable[[Sequence[int]], InvertibleModule]) -> Callable[..., Callable[..., InvertibleModule]]:
+    """From the number of dimensions to a constructor that takes one size, or one per dimension, as MONAI's pooling."""
+
+    def build(spatial_dims: int, kernel_size: Sequence[int] | int = 2) -> InvertibleModule:
+        return layer((kernel_size,) * spatial_dims if isinstance(kernel_size, int) else kernel_size)
+
+    return lambda spatial_dims: partial(build, spatial_dims)
+
+
+Norm.add_factory_callable(
+    "invertible_batch",
+    lambda spatial_dims=None: partial(InvertibleBatchNorm, push_statistics=False),
+    "InvertibleBatchNorm without its statistics in the state",
+)
+Act.add_factory_callable("invertible_leakyrelu", lambda: InvertibleLeakyReLU, "InvertibleLeakyReLU")
+Conv.add_factory_callable(
+    "invertible", lambda spatial_dims: partial(InvertibleConvolution, spatial_dims), "InvertibleConvolution"
+)
+Pool.add_factory_callable("invertible_channel", pooling(ChannelPooling), "ChannelPooling")
+Pool.add_factory_callable("invertible_batch", pooling(BatchPooling), "BatchPooling")
