@@ -34,6 +34,12 @@ NETWORKS: dict[str, Any] = {
         f"IDM, {label}": partial(InvertibleDiffusionUNet, 3, 1, 1, **IDM, backprop=mode)
         for mode, (label, _) in MODES.items()
     },
+    **{
+        f"IDM at full resolution, {label}": partial(
+            InvertibleDiffusionUNet, 3, 1, 1, **IDM, bookend_stride=1, backprop=mode
+        )
+        for mode, (label, _) in MODES.items()
+    },
     "DiffusionModelUNet": partial(DiffusionModelUNet, 3, 1, 1, **MONAI),
     "- checkpointed": partial(CheckpointedDiffusionUNet, 3, 1, 1, **MONAI),
     "- flash attention": partial(DiffusionModelUNet, 3, 1, 1, **FLASH),
@@ -95,7 +101,8 @@ def main() -> None:
         "autocast with float32 parameters. The state of the invertible chain stays float32 under autocast, so that its "
         "inverse loses no digits; so autocast gains it little. DiffusionModelUNet's deepest level attends to all pairs "
         "of voxels, a matrix of N x N, with any `attention_levels`; `use_flash_attention=True` never builds it. It "
-        "works at full resolution; the IDM's first end, as in its paper, halves the resolution at once.",
+        "works at full resolution; the IDM's first end, as in its paper, halves the resolution at once. \"At full "
+        'resolution" it does not (`bookend_stride=1`), with the same parameters.',
         peaks(NETWORKS, sizes),
         "The network of the default arguments:",
         peaks(SMALL_NETWORKS, sizes),
