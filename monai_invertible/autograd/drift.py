@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import inf, isfinite, nan
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from torch._subclasses import FakeTensor
 
 __all__ = ["DriftGuard", "StepDrift", "read_drift", "set_drift_guard", "trace_drift"]
 
-POSITIONS = 4  # at most, along each dimension of a tensor
+POSITIONS = 4  # at most, along a dimension of a tensor
 places = random.Random(0)  # of its own: nobody else's random numbers change
 
 
@@ -31,16 +31,17 @@ class StepDrift(NamedTuple):
     chain: str  # name in the network
     step: int  # from the chain's beginning
     layer: str
-    signal: float  # sum of squares of the step's input
-    noise: float  # sum of squares of the recomputed input's error
+    signal: float  # mean square of the step's input
+    noise: float  # mean square of the recomputed input's error
 
 
 class DriftGuard:
     r"""Compares a small sample of a chain's input with what the walk back from its output makes of it.
 
     The sample is a grid of at most four positions along each dimension, at a random place. The measured error is
-    :math:`\|x' - x\| / \|x\|` over it (if x is zero, over the output's norm): 1e-6 to 1e-4 for a healthy chain in
-    single precision, 1 for noise. When the forward itself is not finite, it is not a number, and nothing is said.
+    :math:`\|x' - x\| / \|x\|`, the root of the mean square error there over that of the input in all channels (or, if
+    this is zero, of the output): 1e-6 to 1e-4 for a healthy chain in single precision, 1 for noise. When the forward
+    itself is not finite, it is not a number, and nothing is said.
 
     Args:
         warn_above: a UserWarning, once, when the error exceeds it; None for never.
@@ -62,20 +63,19 @@ class DriftGuard:
         return self.warn_above is not None or self.raise_above is not None or self.trace is not None
 
     def compare(
-        self, samples: Mapping[int, Sample], position: int, state: Sequence[Tensor], steps: Sequence[Any]
+        self, before: Before, output: Sample, state: Sequence[Tensor], steps: Sequence[Any], position: int
     ) -> None:
-        """Judge the recomputed input of a step by the samples of it and of the chain's output."""
+        """Judge the recomputed input of a step by what was kept of it and of the chain's output."""
         if any(not has_values(t) for t in state):
             return
-        numbers = *samples[position].compare(state), sum_of_squares(samples[len(steps)].values)
-        signal, noise, output = torch.stack(numbers).tolist()
+        signal, noise, end = torch.stack((before.signal, before.noise(state), mean_square(output.values))).tolist()
         if self.trace is not None:
             self.trace.append(StepDrift(self.name, position, str(steps[position]), signal, noise))
             return
-        if not isfinite(signal + output):
+        if not isfinite(signal + end):
             self.measured = nan
             return
-        error = (noise / (signal or output or 1.0)) ** 0.5
+        error = (noise / (signal or end or 1.0)) ** 0.5
         self.measured = error = error if isfinite(error) else inf
         limits = self.warn_above, self.raise_above
         exceeded = [limit is not None and error > limit for limit in limits]
@@ -104,11 +104,19 @@ class Sample:
         with torch.no_grad():
             self.values = [t[place].clone() for t, place in zip(state, self.places, strict=True)]
 
-    def compare(self, state: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Sums of squares: of the sample, and of its difference from the same places of ``state``."""
-        found = [t[place] for t, place in zip(state, self.places, strict=True)]
-        errors = [f - v for f, v in zip(found, self.values, strict=True)]
-        return sum_of_squares(self.values), sum_of_squares(errors)
+    def noise(self, state: Sequence[Tensor]) -> Tensor:
+        """Mean square of the difference from the same places of ``state``."""
+        return mean_square([t[p] - v for t, p, v in zip(state, self.places, self.values, strict=True)])
+
+
+class Before(Sample):
+    """Of a state that will be recomputed: also the mean square, in all channels of the sampled positions."""
+
+    def __init__(self, state: Sequence[Tensor], *, whole: bool = False) -> None:
+        super().__init__(state, whole=whole)
+        channels = (slice(None), slice(None))
+        with torch.no_grad():
+            self.signal = mean_square(self.values if whole else [t[channels + grid(t.shape[2:])] for t in state])
 
 
 def has_values(tensor: Tensor) -> bool:
@@ -116,13 +124,16 @@ def has_values(tensor: Tensor) -> bool:
     return not tensor.is_meta and not isinstance(tensor, FakeTensor)
 
 
-def sum_of_squares(tensors: Sequence[Tensor]) -> Tensor:
-    """Over all tensors, in single precision at least."""
-    sums = [t.abs().to(torch.promote_types(t.abs().dtype, torch.float32)).square().sum() for t in tensors]
-    return torch.stack(sums).sum()
+def mean_square(tensors: Sequence[Tensor]) -> Tensor:
+    """Over all tensors, in single precision at least, without a copy of any."""
+    squares = []
+    for t in tensors:
+        dtype = torch.promote_types(t.dtype, torch.float32)
+        squares.append(torch.linalg.vector_norm(t, dtype=dtype).square().to(tensors[0].device))
+    return torch.stack(squares).sum() / max(sum(t.numel() for t in tensors), 1)
 
 
-def grid(shape: torch.Size) -> tuple[slice, ...]:
+def grid(shape: Sequence[int]) -> tuple[slice, ...]:
     """At most four positions along each dimension, at a random place."""
     steps = [max(-(-n // POSITIONS), 1) for n in shape]
     return tuple(slice(places.randrange(step), None, step) for step in steps)

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from monai_invertible.autograd.drift import DriftGuard, Sample
+from monai_invertible.autograd.drift import Before, DriftGuard, Sample
 from monai_invertible.autograd.hidden_tensors import warn_of_hidden_tensors
 from monai_invertible.autograd.module import Step
 from monai_invertible.autograd.replay import Environment, storage, version, without_gaps
@@ -83,7 +83,8 @@ class Walk:
     def __init__(self, steps: Sequence[Step], context: dict[str, Any], guard: DriftGuard) -> None:
         self.steps = steps
         self.guard = guard
-        self.samples: dict[int, Sample] = {}  # of the inputs of some steps, and of the output
+        self.before: dict[int, Before] = {}  # samples of the inputs of steps
+        self.after = Sample(())  # of the output's last tensor
         # As the re-run reads it: cut off from the graph, requiring gradients where the original does.
         self.context = tree_map_only(Tensor, lambda t: t.detach().requires_grad_(t.requires_grad), context)
         self.context_tensors = [Reference(t, version(t)) for t in tree_leaves(self.context) if isinstance(t, Tensor)]
@@ -97,8 +98,6 @@ class Walk:
         tensors = [t for t in tree_leaves(context) if isinstance(t, Tensor)]
         hooks = uncompiled(self.pack), uncompiled(unpack)
         for step in self.steps:
-            if self.guard.on:
-                self._sample(state)
             record = Record(step, state, tensors)
             self.records.append(record)
             with record.environment.record(), saved_tensors_hooks(*hooks):
@@ -109,6 +108,9 @@ class Walk:
                     'inverse cannot undo. Hook a branch of the layer instead, or use backprop="store".'
                 )
             warn_of_hidden_tensors(step, outputs, state)
+            if self.guard.trace is not None or (self.guard.on and record.specs and not self.before):
+                # Of the chain's input; backward comes no further than to the first step that saves something.
+                self.before[len(self.records) - 1] = Before(state, whole=self.guard.trace is not None)
             record.running = None
             record.state = set()  # these identify storages only while the storages live
             record.references = set()
@@ -117,15 +119,8 @@ class Walk:
             anchor = torch.empty(0, requires_grad=True)
             self.output = Kept.apply(anchor, *(t.detach() for t in state)).grad_fn
             if self.guard.on:
-                self.samples[len(self.steps)] = Sample(state)
+                self.after = Sample(state[-1:])
         return state
-
-    def _sample(self, state: tuple[Tensor, ...]) -> None:
-        """Keep some numbers of the next step's input, if it is the last that backward will come back to, or traced."""
-        if self.guard.trace is None and not any(record.specs for record in self.records):
-            self.samples.clear()  # backward comes no further than to the first step that saves something
-        if self.guard.trace is not None or not self.samples:
-            self.samples[len(self.records)] = Sample(state, whole=self.guard.trace is not None)
 
     def pack(self, tensor: Tensor) -> Reference | Placeholder:
         """Called by autograd for each tensor that it saves during the forward."""
@@ -200,8 +195,8 @@ class Walk:
             else:  # nothing is asked for
                 state = record.step.invert(*self.state, **self.context)
         self.state, self.position = tuple(without_gaps(t.detach()) for t in state), self.position - 1
-        if self.position in self.samples:
-            self.guard.compare(self.samples, self.position, self.state, self.steps)
+        if self.position in self.before:
+            self.guard.compare(self.before[self.position], self.after, self.state, self.steps, self.position)
 
     def _capture(self, record: Record, function: Callable[..., Any], *inputs: Tensor | None, **context: Any) -> Any:
         """Evaluate ``function`` and keep what autograd saves for the graph that is waiting for it."""
