@@ -48,7 +48,8 @@ class MicroBatchedSequential(InvertibleSequential):
     Shapes: ``pieces`` tensors ``(B_i, C, *spatial)``.
 
     Raises:
-        ValueError: a layer with a batch norm of another kind, whose statistics would be those of a piece.
+        ValueError: another layer with a batch norm inside, whose statistics would be those of a piece; or not as many
+            tensors as pieces.
     """
 
     def __init__(self, *layers: InvertibleModule, micro_batches: int = 1, backprop: str = "invert") -> None:
@@ -97,16 +98,19 @@ class MicroBatchedSequential(InvertibleSequential):
 
 def check(layer: InvertibleModule) -> None:
     """Raise ValueError if the layer takes statistics over a batch in a way that pieces would change."""
-    if any(isinstance(m, _BatchNorm) for m in layer.modules()):
+    if isinstance(layer, InvertibleBatchNorm) or (isinstance(layer, AdditiveCoupling) and is_hybrid(layer)):
+        return
+    if any(isinstance(m, (_BatchNorm, InvertibleBatchNorm)) for m in layer.modules()):
         raise ValueError(
-            f"MicroBatchedSequential: {type(layer).__name__} has a batch norm of PyTorch, whose statistics would be "
-            "those of a micro-batch. Use LayerwiseBranch, or micro_batches=1."
+            f"MicroBatchedSequential: {type(layer).__name__} has a batch norm inside, whose statistics would be those "
+            "of a micro-batch. Use InvertibleBatchNorm as a layer, couplings of LayerwiseBranch, or micro_batches=1."
         )
 
 
 def is_hybrid(coupling: AdditiveCoupling) -> bool:
-    """Whether its branches are chains of invertible layers."""
-    return all(isinstance(branch, LayerwiseBranch) for branch in (coupling.f, coupling.g) if branch is not None)
+    """Whether its branches are chains of invertible layers, and nothing else."""
+    branches = [branch for branch in (coupling.f, coupling.g) if branch is not None]
+    return all(isinstance(branch, LayerwiseBranch) and branch.shift is None for branch in branches)
 
 
 def in_pieces(steps: Iterable[Step], pieces: int, width: int = 1) -> list[Step]:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch._subclasses import FakeTensorMode
 
+from monai_invertible import InvertibleSequential
 from monai_invertible.memory import LiveBytes
 from monai_invertible.networks import (
     AdditiveCoupling,
@@ -103,5 +104,9 @@ def test_pieces_are_counted():
 
 
 def test_statistics_of_another_kind_are_refused():
-    with pytest.raises(ValueError, match="AdditiveCoupling has a batch norm of PyTorch"):
+    with pytest.raises(ValueError, match="AdditiveCoupling has a batch norm inside"):
         IRevNet(channels=4, branch="convolution", micro_batches=2)
+    timed = LayerwiseBranch(1, 2, embedding_channels=3)
+    for layer in (AdditiveCoupling(timed, timed), InvertibleSequential(InvertibleBatchNorm(4))):
+        with pytest.raises(ValueError, match="has a batch norm inside"):
+            MicroBatchedSequential(layer, micro_batches=2)
