@@ -22,7 +22,7 @@ __all__ = ["MistakeSaver"]
 
 class MistakeSaver:
     """Write ``output_dir/mistakes.png``: the images whose wrong class has the greatest probability, with it and the
-    true class. No picture if all are right.
+    true class. If all are right there is no picture, and none of an earlier run either.
 
     Of each item it reads "image" (3, rows, columns), "label", "pred", probabilities (classes,), and "name".
 
@@ -81,9 +81,11 @@ class MistakeSaver:
 
     def write(self, engine: Engine | None = None) -> None:
         """Write the picture."""
-        if self._worst:
-            with atomic_path(self.path) as path:
-                _draw(path, [(text, levels) for *_, text, levels in sorted(self._worst, key=lambda entry: -entry[0])])
+        if not self._worst:
+            self.path.unlink(missing_ok=True)  # start() has seen that it may be replaced
+            return
+        with atomic_path(self.path) as path:
+            _draw(path, [(text, levels) for *_, text, levels in sorted(self._worst, key=lambda entry: -entry[0])])
 
 
 def _draw(path: Path, mistakes: list[tuple[str, torch.Tensor]], columns: int = 8) -> None:

@@ -123,6 +123,8 @@ def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (tmp_path / "mistakes.png").is_file()
     evaluator(MistakeSaver(tmp_path / "none", CLASSES), names="cd").run()
     assert not (tmp_path / "none").exists()
+    evaluator(MistakeSaver(tmp_path, CLASSES, overwrite=True), names="cd").run()
+    assert not (tmp_path / "mistakes.png").exists()
 
 
 @pytest.mark.parametrize(
