@@ -64,7 +64,7 @@ def write_cifar10_sample(
     """Write ``cifar-10-batches-py/data_batch_1``, ..., ``5``, ``test_batch`` and ``batches.meta``.
 
     The same arguments give the same bytes. As in CIFAR-10 the six batches are of one size, and a sixth of the images
-    is to test; the ten classes are equally frequent in each.
+    is for testing; the ten classes are equally frequent in each.
 
     Args:
         directory: where to write; a non-empty one is refused.
@@ -86,7 +86,7 @@ def write_cifar10_sample(
             f"write_cifar10_sample: images must be a multiple of {classes * files} ({files} batches of {classes} "
             f"classes), got {images}. Use for example images=6000."
         )
-    pictures = [load_picture(package, path, shop) for package, shop, path in _PICTURES.values()]
+    pictures = [load_picture(package, path, distribution) for package, distribution, path in _PICTURES.values()]
     folder = prepare_sample_folder(directory, _NOTE, [f"{CIFAR10_FOLDER}/*"], overwrite)
     rng = np.random.default_rng(seed)
     fields = [_fields(picture, rng) for picture in pictures]

@@ -18,9 +18,9 @@ __all__ = ["DriftHandler"]
 class DriftHandler:
     """Measures the drift of every chain, in every iteration, and logs the largest of an epoch.
 
-    It is in ``engine.state.drift`` too: the relative error of the worst chain's recomputed input since the epoch began,
-    and 0 for networks that store or checkpoint. The limits, at which a chain warns and raises, are those of
-    :func:`~monai_invertible.autograd.set_drift_guard`; messages name the chains.
+    Drift is the relative error of a chain's recomputed input. ``engine.state.drift`` is the largest since the epoch
+    began, 0 for networks that store or checkpoint. The limits at which a chain warns and raises are those of
+    :func:`~monai_invertible.autograd.set_drift_guard`; its messages name the chains.
 
     Args:
         network: has invertible chains, or none.

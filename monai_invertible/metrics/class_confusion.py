@@ -14,7 +14,8 @@ class ClassConfusion(NamedScores):
 
     ``metric(prediction, label, name)`` adds an image; ``get_buffer()`` gives the confusion matrix (classes, classes),
     how many of each true class (row) were called what (column); ``aggregate()`` the accuracy; ``reset()`` starts again.
-    In a distributed run both gather all processes.
+    In a distributed run both gather all processes; an image that a distributed sampler repeats counts once, which
+    Ignite's ``ConfusionMatrix`` would count twice.
 
     Args:
         classes: how many.

@@ -27,12 +27,12 @@ FACTORS = {  # which arguments are multiplied
 
 @contextmanager
 def in_precision(network: nn.Module, precision: str | None) -> Iterator[None]:
-    """Cast a network, in place and for good, and let it compute in a number format as long as this lasts.
+    """Cast a network, in place and for good, and let it compute in a number format within the ``with`` block.
 
     Tensors that the network is called with are cast to the type of its parameters.
 
     Args:
-        network: it.
+        network: any; its parameters and buffers are cast.
         precision: "float64"; "float32"; "tf32", as tensor cores do, here in software: float32, but the factors of
             convolutions and matrix products are rounded to 10 bits of mantissa; "bfloat16 autocast": float32 under
             ``torch.autocast``; "bfloat16": parameters, statistics and states, too. None: as the network is.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from dataclasses import dataclass
 from math import inf, isfinite, log10, nan
 from typing import Any
@@ -25,7 +24,7 @@ class LayerSNR:
         chain: name of the chain in the network.
         step: from the chain's beginning.
         layer: class of the layer, or of a coupling's branch.
-        snr: sum of squares of the input over that of its error; infinite for none.
+        snr: mean square of the input over that of its error; infinite for none.
         lost: decibels that this step's inverse lost of the ratio after it; nan where nothing was wrong before.
     """
 
@@ -38,7 +37,9 @@ class LayerSNR:
     @property
     def decibels(self) -> float:
         """The ratio as ``10 log10(snr)``."""
-        return 10 * log10(self.snr) if 0 < self.snr < inf else inf if self.snr > 0 else -inf
+        if self.snr == inf:
+            return inf
+        return 10 * log10(self.snr) if self.snr > 0 else -inf
 
     @property
     def error(self) -> float:
@@ -76,10 +77,10 @@ class ReconstructionReport:
     @property
     def lost(self) -> dict[str, float]:
         """Decibels lost by the inverses of each kind of layer together, the greatest loss first."""
-        total: Counter[str] = Counter()
+        total: dict[str, float] = {}
         for row in self.rows:
-            total[row.layer] += row.lost if isfinite(row.lost) else 0.0  # type: ignore[assignment]
-        return dict(total.most_common())
+            total[row.layer] = total.get(row.layer, 0.0) + (row.lost if isfinite(row.lost) else 0.0)
+        return dict(sorted(total.items(), key=lambda item: -item[1]))
 
     def __str__(self) -> str:
         losses = ", ".join(f"{layer} {lost:.0f} dB" for layer, lost in self.lost.items() if lost >= 1)
