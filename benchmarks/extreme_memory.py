@@ -27,18 +27,18 @@ from monai_invertible.memory import LiveBytes
 from monai_invertible.networks import FullyInvertibleUNet, InvertibleRIM, IRevNet, LayerwiseBranch, PlainResNet, RevNet
 
 LAYERWISE: dict[str, Any] = {"branch": None, "blocks": (3, 4, 4, 2)}
-# Name: network, bytes per pixel in the paper.
-NETWORKS: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "ResNet": (PlainResNet, "1928"),
-    "RevNet": (RevNet, "640"),
-    "i-RevNet": (partial(IRevNet, branch="convolution", pools=("channel",) * 3), "640"),
-    "layer-wise": (partial(IRevNet, **LAYERWISE), "320"),
-    "- in 8 micro-batches": (partial(IRevNet, **LAYERWISE, micro_batches=8), "320"),
-    "hybrid": (IRevNet, "352"),
-    "- in 4 micro-batches": (partial(IRevNet, micro_batches=4), "352"),
-    "- in 8 micro-batches ": (partial(IRevNet, micro_batches=8), "352"),
-    "- in 16 micro-batches": (partial(IRevNet, micro_batches=16), "352"),
-}
+# Name, network, bytes per pixel in the paper.
+NETWORKS: list[tuple[str, Callable[[], nn.Module], str]] = [
+    ("ResNet", PlainResNet, "1928"),
+    ("RevNet", RevNet, "640"),
+    ("i-RevNet", partial(IRevNet, branch="convolution", pools=("channel",) * 3), "640"),
+    ("layer-wise", partial(IRevNet, **LAYERWISE), "320"),
+    ("- in 8 micro-batches", partial(IRevNet, **LAYERWISE, micro_batches=8), "320"),
+    ("hybrid", IRevNet, "352"),
+    ("- in 4 micro-batches", partial(IRevNet, micro_batches=4), "352"),
+    ("- in 8 micro-batches", partial(IRevNet, micro_batches=8), "352"),
+    ("- in 16 micro-batches", partial(IRevNet, micro_batches=16), "352"),
+]
 
 
 def branches(network: nn.Module, mode: str) -> nn.Module:
@@ -99,11 +99,11 @@ def guard_share(network: nn.Module, x: torch.Tensor, repeats: int) -> float:
     spent = 0.0
 
     def timed(function: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*arguments: Any) -> Any:
+        def run(*arguments: Any, **options: Any) -> Any:
             nonlocal spent
             start = time.process_time()
             try:
-                return function(*arguments)
+                return function(*arguments, **options)
             finally:
                 spent += time.process_time() - start
 
@@ -128,12 +128,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few networks, small sizes: shows that it runs")
     quick = parser.parse_args().quick
     batch, size, repeats = (32, 32, 1) if quick else (512, 128, 5)
-    networks = dict(list(NETWORKS.items())[:4]) if quick else NETWORKS
+    networks = NETWORKS[:4] if quick else NETWORKS
     steps = dict(list(STEPS.items())[:4]) if quick else STEPS
 
-    classifiers = [
-        [name, megabytes(build), paper, f"{per_pixel(build, batch):.1f}"] for name, (build, paper) in networks.items()
-    ]
+    classifiers = [[name, megabytes(build), paper, f"{per_pixel(build, batch):.1f}"] for name, build, paper in networks]
     times = seconds(steps, 16 if quick else 64, repeats)
     sizes = [per_pixel(build, batch) for build in steps.values()]
     saved = ["-", *(f"{before - after:.1f}" for before, after in zip(sizes, sizes[1:], strict=False))]

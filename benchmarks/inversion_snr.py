@@ -12,16 +12,16 @@ from __future__ import annotations
 import argparse
 import copy
 from functools import cache
-from math import log10
+from math import isfinite, log10
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
 from common import figure, results, table, write
 from torch import Tensor, nn
 
-from monai_invertible import Inverse, set_backprop
-from monai_invertible.autograd import set_drift_guard
+from monai_invertible import Inverse, set_backprop, set_drift_guard
 from monai_invertible.networks import InvertibleBatchNorm, InvertibleLeakyReLU, IRevNet
 from monai_invertible.numerics import (
     PRECISIONS,
@@ -131,8 +131,8 @@ def against_slope(setting: Setting, axes: Any) -> str:
         reports = [measure(setting, kind, depth, s, "float32") for s in setting.slopes]
         if kind == "layer-wise":
             for row, report in zip(rows, reports, strict=True):
-                steps = [r.lost for r in report.rows if r.layer == "InvertibleLeakyReLU" and r.lost == r.lost]
-                row.append(f"{sum(steps) / len(steps):.1f}")
+                losses = [r.lost for r in report.rows if r.layer == "InvertibleLeakyReLU" and isfinite(r.lost)]
+                row.append(f"{mean(losses):.1f}")
         for row, report, slope in zip(rows, reports, setting.slopes, strict=True):
             row += [f"{report.worst.decibels:.0f}", f"{setting.gradient_error(kind, depth, slope):.0e}"]
         least = [report.worst.decibels for report in reports]

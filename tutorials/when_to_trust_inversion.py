@@ -37,8 +37,7 @@ from monai.networks.blocks import Convolution
 from monai.utils import set_determinism
 from torch import nn
 
-from monai_invertible import InvertibleSequential, set_backprop
-from monai_invertible.autograd import read_drift, set_drift_guard
+from monai_invertible import InvertibleSequential, read_drift, set_backprop, set_drift_guard
 from monai_invertible.data import random_brain_slices
 from monai_invertible.networks import (
     AdditiveCoupling,
