@@ -13,7 +13,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from monai_invertible.memory import LiveBytes
 from monai_invertible.networks import FullyInvertibleUNet, InvertibleRIM, IRevNet, LayerwiseBranch, PlainResNet, RevNet
 
 LAYERWISE: dict[str, Any] = {"branch": None, "blocks": (3, 4, 4, 2)}
+HYBRIDS = {n: partial(IRevNet, micro_batches=n) for n in (4, 8, 16)}
 # Name, network, bytes per pixel in the paper.
 NETWORKS: list[tuple[str, Callable[[], nn.Module], str]] = [
     ("ResNet", PlainResNet, "1928"),
@@ -35,9 +36,9 @@ NETWORKS: list[tuple[str, Callable[[], nn.Module], str]] = [
     ("layer-wise", partial(IRevNet, **LAYERWISE), "320"),
     ("- in 8 micro-batches", partial(IRevNet, **LAYERWISE, micro_batches=8), "320"),
     ("hybrid", IRevNet, "352"),
-    ("- in 4 micro-batches", partial(IRevNet, micro_batches=4), "352"),
-    ("- in 8 micro-batches", partial(IRevNet, micro_batches=8), "352"),
-    ("- in 16 micro-batches", partial(IRevNet, micro_batches=16), "352"),
+    ("- in 4 micro-batches", HYBRIDS[4], "352"),
+    ("- in 8 micro-batches", HYBRIDS[8], "352"),
+    ("- in 16 micro-batches", HYBRIDS[16], "352"),
 ]
 
 
@@ -53,9 +54,9 @@ STEPS: dict[str, Callable[[], nn.Module]] = {
     "all activations stored": lambda: set_backprop(IRevNet(), "store"),
     "couplings inverted, branches stored": lambda: branches(IRevNet(), "store"),
     "layers in the branches inverted, too": IRevNet,
-    "branches in 4 micro-batches": partial(IRevNet, micro_batches=4),
-    "branches in 8 micro-batches": partial(IRevNet, micro_batches=8),
-    "branches in 16 micro-batches": partial(IRevNet, micro_batches=16),
+    "branches in 4 micro-batches": HYBRIDS[4],
+    "branches in 8 micro-batches": HYBRIDS[8],
+    "branches in 16 micro-batches": HYBRIDS[16],
 }
 
 
@@ -71,6 +72,7 @@ def peak(build: Callable[[], nn.Module], *shape: int) -> int:
         return live.peak
 
 
+@cache
 def per_pixel(build: Callable[[], nn.Module], batch: int) -> float:
     """Bytes that an additional pixel costs, from a batch to twice as large a batch of pictures of 32 x 32."""
     return (peak(build, 2 * batch, 3, 32, 32) - peak(build, batch, 3, 32, 32)) / (batch * 1024)
