@@ -22,6 +22,10 @@ from torch._subclasses import FakeTensor
 __all__ = ["DriftGuard", "StepDrift", "read_drift", "set_drift_guard", "trace_drift"]
 
 POSITIONS = 4  # at most, along a dimension of a tensor
+REMEDIES = (
+    'Use backprop="checkpoint" or fewer layers, put couplings around short chains (a hybrid), take slopes nearer to 1 '
+    "or a larger invertible_eps, or compute in a higher precision."
+)
 places = random.Random(0)  # of its own: nobody else's random numbers change
 
 
@@ -76,24 +80,21 @@ class DriftGuard:
             self.measured = nan
             return
         error = (noise / (signal or end or 1.0)) ** 0.5
-        self.measured = error = error if isfinite(error) else inf
-        limits = self.warn_above, self.raise_above
-        exceeded = [limit is not None and error > limit for limit in limits]
-        if not any(exceeded):
+        self.measured = error if isfinite(error) else inf
+        fatal = self.raise_above is not None and self.measured > self.raise_above
+        limit = self.raise_above if fatal else self.warn_above
+        if limit is None or self.measured <= limit or (self.warned and not fatal):
             return
         who = f"chain '{self.name}'" if self.name else "a chain"
         message = (
             f"InvertibleSequential: {who} of {len(steps)} steps ({steps[0]} to {steps[-1]}) recomputed its input with "
-            f"a relative error of {error:.1e}, above {limits[exceeded[1]]:g}; its gradients are as wrong. Use "
-            'backprop="checkpoint" or fewer layers, put couplings around short chains (a hybrid), take slopes nearer '
-            "to 1 or a larger invertible_eps, or compute in a higher precision. "
+            f"a relative error of {self.measured:.1e}, above {limit:g}; its gradients are as wrong. {REMEDIES} "
             "monai_invertible.numerics.reconstruction_snr shows which layer does it, set_drift_guard moves the limits."
         )
-        if exceeded[1]:
+        if fatal:
             raise RuntimeError(message)
-        if not self.warned:
-            self.warned = True
-            warnings.warn(message, stacklevel=2)
+        self.warned = True
+        warnings.warn(message, stacklevel=2)
 
 
 class Sample:

@@ -74,14 +74,15 @@ class ShiftStep(Step):
 
     Args:
         branch: F.
-        target: the tensor that is moved, -2 or -1; the other one is read.
+        target: the tensor that is moved, -2 or -1.
         inverse: subtract instead of add.
+        source: the tensor that is read; None for the other one of the two.
     """
 
-    def __init__(self, branch: nn.Module, target: int, inverse: bool = False) -> None:
+    def __init__(self, branch: nn.Module, target: int, inverse: bool = False, source: int | None = None) -> None:
         super().__init__(branch, inverse)
         self.target = target
-        self.source = -3 - target
+        self.source = -3 - target if source is None else source
 
     def forward(self, *state: Tensor, **context: Any) -> tuple[Tensor, ...]:
         return self._moved(state, self.shift(*state, **context), self.inverse)

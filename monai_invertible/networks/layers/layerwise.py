@@ -16,7 +16,7 @@ from monai_invertible.networks.layers.invertible_batch_norm import InvertibleBat
 from monai_invertible.networks.layers.invertible_convolution import InvertibleConvolution
 from monai_invertible.networks.layers.invertible_leaky_relu import InvertibleLeakyReLU
 
-__all__ = ["LayerwiseBranch", "layerwise_branch", "layerwise_unit"]
+__all__ = ["LayerwiseBranch", "check_branch", "layerwise_branch", "layerwise_unit"]
 
 
 def layerwise_unit(
@@ -71,7 +71,7 @@ class LayerwiseBranch(nn.Module):
             )
         self.chain = InvertibleSequential(*layers, backprop=backprop)
 
-    def units(self) -> list[tuple[InvertibleModule, InvertibleModule, InvertibleModule]]:
+    def layers_of_units(self) -> list[tuple[InvertibleModule, InvertibleModule, InvertibleModule]]:
         """Convolution, normalisation, activation of each unit."""
         layers = list(self.chain)
         return list(zip(layers[::3], layers[1::3], layers[2::3], strict=True))

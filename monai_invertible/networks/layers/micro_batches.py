@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from monai_invertible.autograd.module import InvertibleModule, State, Step
+from monai_invertible.autograd.module import InvertibleModule, State, Step, observed
 from monai_invertible.autograd.sequential import InvertibleSequential
 from monai_invertible.networks.layers.coupling import AdditiveCoupling, ShiftStep
 from monai_invertible.networks.layers.invertible_batch_norm import InvertibleBatchNorm
@@ -48,16 +48,22 @@ class MicroBatchedSequential(InvertibleSequential):
     Shapes: ``pieces`` tensors ``(B_i, C, *spatial)``.
 
     Raises:
+        RuntimeError: a hook on a layer, in forward.
         ValueError: another layer with a batch norm inside, whose statistics would be those of a piece; or not as many
             tensors as pieces.
     """
 
     def __init__(self, *layers: InvertibleModule, micro_batches: int = 1, backprop: str = "invert") -> None:
         super().__init__(*layers, backprop=backprop)
+        if micro_batches < 1:
+            raise ValueError(
+                f"MicroBatchedSequential: micro_batches must be at least 1, got {micro_batches}. Use 1 for the whole "
+                "batch."
+            )
         self.micro_batches = micro_batches
         if micro_batches > 1:
             for layer in layers:
-                check(layer)
+                check_statistics(layer)
 
     @property
     def pieces(self) -> int:
@@ -76,6 +82,12 @@ class MicroBatchedSequential(InvertibleSequential):
     def steps(self, inverse: bool = False) -> list[Step]:
         if self.pieces == 1:
             return super().steps(inverse)
+        for module in self.modules():
+            if module is not self and observed(module):
+                raise RuntimeError(
+                    f"MicroBatchedSequential: {type(module).__name__} has a hook, which micro-batches would pass by or "
+                    "call several times. Remove it, or use micro_batches=1."
+                )
         steps: list[Step] = []
         split: ChannelSplit | None = None  # how the pieces are split at present
         for layer in reversed(list(self)) if inverse else self:
@@ -88,7 +100,7 @@ class MicroBatchedSequential(InvertibleSequential):
                 if split is None and wanted is not None:
                     steps += in_pieces(wanted.steps(), self.pieces)
                     split = wanted
-                steps += move_steps(hybrid, self.pieces, inverse)
+                steps += shift_steps(hybrid, self.pieces, inverse)
             elif isinstance(layer, InvertibleBatchNorm):
                 steps += norm_steps(layer, self.pieces, inverse)
             else:
@@ -96,7 +108,7 @@ class MicroBatchedSequential(InvertibleSequential):
         return steps if split is None else [*steps, *in_pieces(split.steps(inverse=True), self.pieces, width=2)]
 
 
-def check(layer: InvertibleModule) -> None:
+def check_statistics(layer: InvertibleModule) -> None:
     """Raise ValueError if the layer takes statistics over a batch in a way that pieces would change."""
     if isinstance(layer, InvertibleBatchNorm) or (isinstance(layer, AdditiveCoupling) and is_hybrid(layer)):
         return
@@ -116,7 +128,7 @@ def is_hybrid(coupling: AdditiveCoupling) -> bool:
 def in_pieces(steps: Iterable[Step], pieces: int, width: int = 1) -> list[Step]:
     """The steps for the first piece, for the second, and so on; a piece is ``width`` tensors."""
     steps = list(steps)
-    return [PartStep(step, width * after) for after in reversed(range(pieces)) for step in steps]
+    return [PieceStep(step, width * after) for after in reversed(range(pieces)) for step in steps]
 
 
 def norm_steps(norm: InvertibleBatchNorm, pieces: int, inverse: bool) -> list[Step]:
@@ -127,22 +139,22 @@ def norm_steps(norm: InvertibleBatchNorm, pieces: int, inverse: bool) -> list[St
     return steps[::-1] if inverse else steps
 
 
-def move_steps(coupling: AdditiveCoupling, pieces: int, inverse: bool) -> list[Step]:
+def shift_steps(coupling: AdditiveCoupling, pieces: int, inverse: bool) -> list[Step]:
     """For each branch push the moments of its norms, then move one half of each piece."""
     steps: list[Step] = []
     for branch, first in ((coupling.f, True), (coupling.g, False)):
         if isinstance(branch, LayerwiseBranch):
-            moves = [MoveStep(branch, first, index, pieces, inverse) for index in range(pieces)]
-            for unit in range(len(branch.units())):
+            shifts = [PieceShiftStep(branch, first, index, pieces, inverse) for index in range(pieces)]
+            for unit in range(len(branch.layers_of_units())):
                 steps += [
-                    MomentsStep(branch, partial(move.before_norm, unit), index, 2 * pieces, inverse)
-                    for index, move in enumerate(moves)
+                    MomentsStep(branch, partial(shift.before_norm, unit), index, 2 * pieces, inverse)
+                    for index, shift in enumerate(shifts)
                 ]
-            steps += moves
+            steps += shifts
     return steps[::-1] if inverse else steps
 
 
-class PartStep(Step):
+class PieceStep(Step):
     """A step that does not see the last ``after`` tensors of the state."""
 
     def __init__(self, step: Step, after: int) -> None:
@@ -236,42 +248,42 @@ class NormaliseStep(Step):
         return tuple(pieces)
 
 
-class MoveStep(ShiftStep):
+class PieceShiftStep(ShiftStep):
     """Move a half of one piece by a branch of the other half; the moments of the branch's norms stand below."""
 
     def __init__(self, branch: LayerwiseBranch, first: bool, index: int, pieces: int, inverse: bool) -> None:
         pair = 2 * (index - pieces)
-        super().__init__(branch, pair if first else pair + 1, inverse)
-        self.source = pair + 1 if first else pair
+        super().__init__(branch, *((pair, inverse, pair + 1) if first else (pair + 1, inverse, pair)))
         self.index = index
         self.pieces = pieces
 
     def shift(self, *state: Tensor, **context: Any) -> Tensor:
         branch: Any = self.module
-        units = branch.units()
-        moments = self._moments(state, len(units))
+        units = branch.layers_of_units()
         if self.index == 0:
-            for (_, norm, _), (mean, variance, count) in zip(units, moments, strict=True):
-                norm.track(mean, variance, count)
-        x = state[self.source]
-        for (conv, norm, act), (mean, variance, _) in zip(units, moments, strict=True):
-            x = act(norm.normalise(conv(x), mean, variance))
-        return x
+            for (_, norm, _), statistics in zip(units, self._moments(state, len(units)), strict=True):
+                norm.track(*statistics)
+        return self._through(len(units), state)
 
     def before_norm(self, unit: int, *state: Tensor) -> Tensor:
         """What the norm of a unit normalises, when the units before it know their moments."""
         branch: Any = self.module
-        units = branch.units()
-        current = 0 if self.index == 0 else 1  # the moments of the unit itself, of the pieces before
-        x = state[self.source]
-        for (conv, norm, act), (mean, variance, _) in zip(units, self._moments(state, unit, current), strict=False):
-            x = act(norm.normalise(conv(x), mean, variance))
-        return units[unit][0](x)
+        known = 0 if self.index == 0 else 1  # the moments of the unit itself, of the pieces before
+        return branch.layers_of_units()[unit][0](self._through(unit, state, known))
 
-    def _moments(self, state: tuple[Tensor, ...], units: int, current: int = 0) -> list[tuple[Tensor, Tensor, int]]:
-        """Of the branch's first units, for the batch; above them stand ``current`` more, and the pieces."""
+    def _through(self, units: int, state: tuple[Tensor, ...], above: int = 0) -> Tensor:
+        """What the first units of the branch make of the half that is read."""
+        branch: Any = self.module
+        x = state[self.source]
+        moments = self._moments(state, units, above)
+        for (conv, norm, act), (mean, variance, _) in zip(branch.layers_of_units(), moments, strict=False):
+            x = act(norm.normalise(conv(x), mean, variance))
+        return x
+
+    def _moments(self, state: tuple[Tensor, ...], units: int, above: int = 0) -> list[tuple[Tensor, Tensor, int]]:
+        """Of the branch's first units, for the batch; above them stand ``above`` more, and the pieces."""
         pieces = state[-2 * self.pieces + self.source % 2 :: 2]
-        end = len(state) - 2 * self.pieces - current
+        end = len(state) - 2 * self.pieces - above
         return [combine(moments, pieces) for moments in state[end - units : end]]
 
 

@@ -77,6 +77,6 @@ def residual_couplings(
     check_branch("ResidualCoupling", branch)
     if branch == "convolution":
         return [ResidualCoupling(spatial_dims, channels, **options) for _ in range(count)]
-    halves = channels // 2, channels - channels // 2
-    layerwise = partial(layerwise_branch, "ResidualCoupling", spatial_dims, *halves, backprop=backprop)
+    half = channels // 2
+    layerwise = partial(layerwise_branch, "ResidualCoupling", spatial_dims, half, channels - half, backprop=backprop)
     return [AdditiveCoupling(layerwise(), layerwise()) for _ in range(count)]

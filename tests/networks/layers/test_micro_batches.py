@@ -110,3 +110,12 @@ def test_statistics_of_another_kind_are_refused():
     for layer in (AdditiveCoupling(timed, timed), InvertibleSequential(InvertibleBatchNorm(4))):
         with pytest.raises(ValueError, match="has a batch norm inside"):
             MicroBatchedSequential(layer, micro_batches=2)
+
+
+def test_hooks_and_numbers_that_do_not_fit():
+    net = network("hybrid", 2)
+    net.chain[0].register_forward_hook(lambda *_: None)
+    with pytest.raises(RuntimeError, match="InvertibleBatchNorm has a hook"):
+        net(torch.randn(4, 3, 16, 16))
+    with pytest.raises(ValueError, match="micro_batches must be at least 1, got 0"):
+        network("hybrid", 0)
