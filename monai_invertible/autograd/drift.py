@@ -22,7 +22,8 @@ from torch._subclasses import FakeTensor
 __all__ = ["DriftGuard", "StepDrift", "read_drift", "set_drift_guard", "trace_drift"]
 
 POSITIONS = 4  # at most, along a dimension of a tensor
-REMEDIES = (
+FLAT = 1e-10  # of the energy: a variance that is rounding
+REMEDY = (
     'Use backprop="checkpoint" or fewer layers, put couplings around short chains (a hybrid), take slopes nearer to 1 '
     "or a larger invertible_eps, or compute in a higher precision."
 )
@@ -42,10 +43,11 @@ class StepDrift(NamedTuple):
 class DriftGuard:
     r"""Compares a small sample of a chain's input with what the walk back from its output makes of it.
 
-    The sample is a grid of at most four positions along each dimension, at a random place. The measured error is
-    :math:`\|x' - x\| / \|x\|`, the root of the mean square error there over that of the input in all channels (or, if
-    this is zero, of the output): 1e-6 to 1e-4 for a healthy chain in single precision, 1 for noise. When the forward
-    itself is not finite, it is not a number, and nothing is said.
+    The sample is a grid of at most four positions along each dimension, at a random place. The measured error is the
+    root mean square of :math:`x' - x` there, divided by the standard deviation of x about the means of its channels
+    (which a normalisation would take away): 1e-6 to 1e-4 for a healthy chain in single precision, 1 for noise. It is
+    not a number, and nothing is said, when the forward itself is not finite, or when the input does not vary, as that
+    of an empty patch: there is nothing to lose then.
 
     Args:
         warn_above: a UserWarning, once, when the error exceeds it; None for never.
@@ -72,14 +74,15 @@ class DriftGuard:
         """Judge the recomputed input of a step by what was kept of it and of the chain's output."""
         if any(not has_values(t) for t in state):
             return
-        signal, noise, end = torch.stack((before.signal, before.noise(state), mean_square(output.values))).tolist()
+        numbers = before.signal, before.energy, before.noise(state), mean_square(output.values)
+        signal, energy, noise, end = torch.stack([n.to(state[0].device) for n in numbers]).tolist()
         if self.trace is not None:
-            self.trace.append(StepDrift(self.name, position, str(steps[position]), signal, noise))
+            self.trace.append(StepDrift(self.name, position, str(steps[position]), energy, noise))
             return
-        if not isfinite(signal + end):
+        if not isfinite(energy + end) or signal <= FLAT * energy:
             self.measured = nan
             return
-        error = (noise / (signal or end or 1.0)) ** 0.5
+        error = (noise / signal) ** 0.5
         self.measured = error if isfinite(error) else inf
         fatal = self.raise_above is not None and self.measured > self.raise_above
         limit = self.raise_above if fatal else self.warn_above
@@ -88,7 +91,7 @@ class DriftGuard:
         who = f"chain '{self.name}'" if self.name else "a chain"
         message = (
             f"InvertibleSequential: {who} of {len(steps)} steps ({steps[0]} to {steps[-1]}) recomputed its input with "
-            f"a relative error of {self.measured:.1e}, above {limit:g}; its gradients are as wrong. {REMEDIES} "
+            f"a relative error of {self.measured:.1e}, above {limit:g}; its gradients are as wrong. {REMEDY} "
             "monai_invertible.numerics.reconstruction_snr shows which layer does it, set_drift_guard moves the limits."
         )
         if fatal:
@@ -111,13 +114,16 @@ class Sample:
 
 
 class Before(Sample):
-    """Of a state that will be recomputed: also the mean square, in all channels of the sampled positions."""
+    """Of a state that will be recomputed: also its mean square and its variance about the means of its channels."""
 
     def __init__(self, state: Sequence[Tensor], *, whole: bool = False) -> None:
         super().__init__(state, whole=whole)
-        channels = (slice(None), slice(None))
         with torch.no_grad():
-            self.signal = mean_square(self.values if whole else [t[channels + grid(t.shape[2:])] for t in state])
+            # In all channels of the sampled positions: a state may have few that are not zero.
+            channels = (slice(None), slice(None))
+            wide = self.values if whole else [t[channels[: t.ndim] + grid(t.shape[2:])] for t in state]
+            self.energy = mean_square(wide)
+            self.signal = mean_square([t - t.mean([0, *range(2, t.ndim)], keepdim=True) for t in wide if t.ndim > 1])
 
 
 def has_values(tensor: Tensor) -> bool:
@@ -126,7 +132,9 @@ def has_values(tensor: Tensor) -> bool:
 
 
 def mean_square(tensors: Sequence[Tensor]) -> Tensor:
-    """Over all tensors, in single precision at least, without a copy of any."""
+    """Over all tensors, in single precision at least, without a copy of any; zero of none."""
+    if not tensors:
+        return torch.zeros(())
     squares = []
     for t in tensors:
         dtype = torch.promote_types(t.dtype, torch.float32)

@@ -84,7 +84,7 @@ class Walk:
         self.steps = steps
         self.guard = guard
         self.before: dict[int, Before] = {}  # samples of the inputs of steps
-        self.after = Sample(())  # of the output's last tensor
+        self.after = Sample(())  # will be of the output's last tensor
         # As the re-run reads it: cut off from the graph, requiring gradients where the original does.
         self.context = tree_map_only(Tensor, lambda t: t.detach().requires_grad_(t.requires_grad), context)
         self.context_tensors = [Reference(t, version(t)) for t in tree_leaves(self.context) if isinstance(t, Tensor)]
@@ -138,8 +138,8 @@ class Walk:
     def fetch(self, placeholder: Placeholder) -> Tensor:
         """The tensor behind a placeholder; walks back as far as it takes.
 
-        Each is handed over once, so that it can be freed early. Unless the graph is retained, nobody will start again
-        from the chain's output, and that is let go as well.
+        Each is handed over once, so that it can be freed early. Once the last step's graph is used, and not retained,
+        nobody will start again from the chain's output, and that is let go as well.
         """
         step, position = placeholder.step, placeholder.position
         record = self.records[step]
@@ -148,7 +148,8 @@ class Walk:
         if position not in record.values:
             if self.position < step or not self.state:
                 self.state, self.position = self._output(), len(self.steps)
-                if not torch._C._autograd._get_current_graph_task_keep_graph():  # there is no public question
+                begins = not any(later.specs for later in self.records[step + 1 :])
+                if begins and not torch._C._autograd._get_current_graph_task_keep_graph():  # no public question
                     self.output = None
             if self.position == step:  # asked for a second time
                 with torch.no_grad(), record.environment.replay():

@@ -11,7 +11,7 @@ from torch import nn
 
 from monai_invertible import InvertibleSequential, read_drift, set_backprop, set_drift_guard
 from monai_invertible.autograd import StepDrift, trace_drift
-from monai_invertible.networks import InvertibleRIM, IRevNet
+from monai_invertible.networks import FullyInvertibleUNet, InvertibleBatchNorm, InvertibleRIM, IRevNet
 from monai_invertible.networks.layers import AdditiveCoupling, InvertibleLeakyReLU, LayerwiseBranch
 from monai_invertible.networks.layers.layerwise import layerwise_unit
 from tests.autograd.helper import coupling_chain, example
@@ -126,10 +126,51 @@ def test_first_layers_that_save_nothing():
     assert 0 < read_drift(chain)[""] < 1e-6
 
 
-def test_zero_input():
-    chain = coupling_chain(2)
-    step(chain, torch.zeros(2, 4, 16, dtype=torch.float64, requires_grad=True))
-    assert read_drift(chain)[""] < 1e-6
+@pytest.mark.parametrize("value", [0.0, 3.0])
+def test_input_that_does_not_vary_is_not_judged(value):
+    """As that of an empty patch: its norms turn rounding into numbers, stored or not. It must not stop a training."""
+    torch.manual_seed(0)
+    network = FullyInvertibleUNet(3, 4, 3, (16, 32, 64), (2, 2))
+    step(network, torch.full((1, 4, 16, 16, 16), value))
+    assert not read_drift(network)["core"] > 0.1  # not a number, or small
+
+
+def test_an_offset_hides_nothing():
+    torch.manual_seed(0)
+    chain = InvertibleSequential(InvertibleBatchNorm(8), *layerwise(12, 0.2))
+    with pytest.raises(RuntimeError, match=r"above 0\.1"):
+        step(chain, torch.randn(4, 8, 16, 16) + 1000)
+
+
+def test_statistics_in_the_state():
+    """Of the inverse of a chain with norms, and behind norms that are frozen."""
+    chain = layerwise(2, 0.5, channels=4)
+    outputs = [t.detach() for t in chain(torch.randn(2, 4, 8, 8))]
+    chain.inverse(*outputs).square().mean().backward()
+    assert read_drift(chain)[""] < 1e-3
+    hybrid = IRevNet(channels=8)
+    hybrid.stem.requires_grad_(False)
+    hybrid.chain[0].requires_grad_(False)
+    step(hybrid, torch.randn(4, 3, 16, 16))
+    assert read_drift(hybrid)["chain"] < 1e-3
+
+
+def test_recomputed_values_that_are_not_finite_are_infinitely_wrong():
+    class Broken(InvertibleLeakyReLU):
+        def inverse(self, *state, **context):
+            return state[0] * torch.nan
+
+    chain = InvertibleSequential(*coupling_chain(1).float(), Broken(0.5))
+    with pytest.raises(RuntimeError, match="error of inf"):
+        step(chain, example(2, 4, 16).float())
+
+
+def test_new_limits_warn_again():
+    chain = set_drift_guard(layerwise(2, 0.2), warn_above=1e-9)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="above 1e-09"):
+            step(chain, torch.randn(2, 8, 16, 16))
+        set_drift_guard(chain, warn_above=1e-9)
 
 
 def test_trace_sees_every_step():

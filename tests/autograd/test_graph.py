@@ -8,6 +8,8 @@ from torch import nn
 from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
+from monai_invertible.autograd import InvertibleSequential
+from monai_invertible.networks.layers import AdditiveCoupling
 from tests.autograd.helper import assert_same, conv_branch, coupling_chain, example, loss, train
 
 
@@ -112,3 +114,19 @@ def test_anomaly_mode():
         anomaly = torch.autograd.detect_anomaly()
     with anomaly:
         assert_same(coupling_chain(), lambda net: train(net, example()))
+
+
+def test_parts_of_the_graph_one_after_the_other():
+    """Early layers first: they leave to the later ones what these will start from."""
+    torch.manual_seed(0)
+    layers = [AdditiveCoupling(None, nn.Conv1d(2, 2, 1)) for _ in range(3)]
+    found = []
+    for mode in ("store", "invert"):
+        chain = InvertibleSequential(*layers, backprop=mode).double()
+        y = chain(example(2, 4, 6)).square().sum()
+        early = torch.autograd.grad(y, list(chain[0].g.parameters()), retain_graph=True)
+        z = chain(example(2, 4, 6))
+        partly = torch.autograd.grad(z.square().sum(), list(chain[0].g.parameters()))
+        late = torch.autograd.grad(z.square().sum(), list(chain[2].g.parameters()))
+        found.append([*early, *partly, *late])
+    assert all(torch.allclose(a, b) for a, b in zip(*found, strict=True))

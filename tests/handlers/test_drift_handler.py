@@ -26,7 +26,7 @@ def train(network, epochs=2):
 
 
 def test_logs_the_largest_error_and_the_chain(caplog):
-    network = nn.Sequential(coupling_chain(2), coupling_chain(20)).float()
+    network = nn.Sequential(coupling_chain(2), coupling_chain(20), coupling_chain(1)).float()
     with caplog.at_level(logging.INFO, logger="training"):
         engine = train(network)
     assert engine.state.drift >= max(read_drift(network).values()) > 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from monai.networks.layers.factories import Act, Conv, Norm, Pool
 
@@ -30,9 +31,16 @@ def pooling(layer: Callable[[Sequence[int]], InvertibleModule]) -> Callable[...,
     return lambda spatial_dims: partial(build, spatial_dims)
 
 
+def batch_norm(num_features: int, *, affine: bool = True, **options: Any) -> InvertibleBatchNorm:
+    """Called as MONAI's blocks call a norm; it always has a scale and a shift."""
+    if not affine:
+        raise ValueError("InvertibleBatchNorm: always has a scale and a shift, got affine=False. Leave affine out.")
+    return InvertibleBatchNorm(num_features, push_statistics=False, **options)
+
+
 Norm.add_factory_callable(
     "invertible_batch",
-    lambda spatial_dims=None: partial(InvertibleBatchNorm, push_statistics=False),
+    lambda spatial_dims=None: batch_norm,
     "InvertibleBatchNorm without its statistics in the state",
 )
 Act.add_factory_callable("invertible_leakyrelu", lambda: InvertibleLeakyReLU, "InvertibleLeakyReLU")

@@ -37,8 +37,8 @@ class MicroBatchedSequential(InvertibleSequential):
 
     Layers treat one piece after the other; an :class:`InvertibleBatchNorm`, as a layer or in a
     :class:`LayerwiseBranch`, normalises with the statistics of all. Within a branch nothing is inverted, so the error
-    is that of the couplings alone. In evaluation, and unless ``backprop="invert"``, the whole batch is one piece:
-    :attr:`pieces` tells how many the chain takes.
+    is that of the couplings alone. In evaluation (also of a norm alone), and unless ``backprop="invert"``, the whole
+    batch is one piece: :attr:`pieces` tells how many the chain takes.
 
     Args:
         layers: invertible modules.
@@ -68,7 +68,9 @@ class MicroBatchedSequential(InvertibleSequential):
     @property
     def pieces(self) -> int:
         """How many tensors the chain takes now."""
-        return self.micro_batches if self.training and self.backprop == "invert" else 1
+        norms = (m for m in self.modules() if isinstance(m, InvertibleBatchNorm))
+        together = not self.training or self.backprop != "invert" or not all(norm.training for norm in norms)
+        return 1 if together else self.micro_batches
 
     def forward(self, *state: Tensor, **context: Any) -> State:
         """Map the pieces through the layers."""
@@ -291,6 +293,7 @@ def combine(moments: Tensor, pieces: Sequence[Tensor]) -> tuple[Tensor, Tensor, 
     """Mean, variance and count of all from the rows mean, variance, mean, ... of the pieces."""
     means, variances = moments[::2], moments[1::2]
     counts = [len(x) * prod(x.shape[2:]) for x in pieces]
-    share = means.new_tensor(counts)[:, None] / sum(counts)
+    total = sum(counts)
+    share = means.new_tensor([count / total for count in counts])[:, None]
     mean = (share * means).sum(0)
-    return mean, (share * (variances + (means - mean).square())).sum(0), sum(counts)
+    return mean, (share * (variances + (means - mean).square())).sum(0), total

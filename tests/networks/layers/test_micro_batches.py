@@ -19,7 +19,7 @@ from monai_invertible.networks import (
     IRevNet,
     LayerwiseBranch,
 )
-from monai_invertible.networks.layers.micro_batches import MicroBatchedSequential
+from monai_invertible.networks.layers.micro_batches import MicroBatchedSequential, combine
 
 KINDS = {
     "hybrid": {},
@@ -119,3 +119,21 @@ def test_hooks_and_numbers_that_do_not_fit():
         net(torch.randn(4, 3, 16, 16))
     with pytest.raises(ValueError, match="micro_batches must be at least 1, got 0"):
         network("hybrid", 0)
+
+
+def test_norms_in_evaluation_keep_their_statistics():
+    whole, pieces = network("hybrid", 1).double(), network("hybrid", 2).double()
+    images = torch.randn(4, 3, 16, 16).double()
+    for net in (whole, pieces):
+        for module in net.modules():
+            if isinstance(module, InvertibleBatchNorm):
+                module.eval()
+    before = copy.deepcopy(list(pieces.buffers()))
+    torch.testing.assert_close(pieces(images), whole(images))
+    pieces(images).sum().backward()
+    assert all(torch.equal(a, b) for a, b in zip(pieces.buffers(), before, strict=True))
+
+
+def test_half_precision_counts_far():
+    moments = combine(torch.ones(4, 2).half(), [torch.empty(1, 2, 300, 300, dtype=torch.half)] * 2)
+    assert moments[2] == 180_000 and all(torch.equal(m, torch.ones(2).half()) for m in moments[:2])

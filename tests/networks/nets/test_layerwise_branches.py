@@ -31,6 +31,13 @@ def test_wrong_choices(kind: type) -> None:
     assert not any(isinstance(m, LayerwiseBranch) for m in BUILD[kind](4).modules())
 
 
+@pytest.mark.parametrize("kind", BUILD)
+def test_branches_come_back_as_the_network_does(kind: type) -> None:
+    network = BUILD[kind](4, branch="layerwise", backprop="store")
+    modes = {m.chain.backprop for m in network.modules() if isinstance(m, LayerwiseBranch)}
+    assert modes == {"store"}
+
+
 def test_nested_chains_walk_back() -> None:
     torch.manual_seed(0)
     network = BUILD[FullyInvertibleUNet](8, branch="layerwise")
