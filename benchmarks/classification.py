@@ -109,8 +109,8 @@ def main() -> None:
         "Images that were not trained on. One training each, with the same images, epochs, learning rate and seed, "
         "scored after the last epoch: nothing was selected on the images that are scored. Activations are recomputed "
         "by inversion unless stored; a ResNet stores all. Drift: the largest relative error of the recomputed input "
-        "of a chain in any step. The inverted layer-wise network with slope 0.2 is trained without the guard that stops "
-        "at a drift of 0.1. Peak: the largest sum of living tensors in the first step of the training, without "
+        "of a chain in any step. The inverted layer-wise network with slope 0.2 is trained without the guard, which "
+        "stops at a drift of 0.1. Peak: the largest sum of living tensors in the first step of the training, without "
         "parameters and data.",
         "The most confident mistakes of the hybrid:\n\n![images, their class and what they were called]"
         "(classification.png)",
