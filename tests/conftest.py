@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def metadata_on() -> Iterator[None]:
+    """A bundle may switch MONAI's metadata off, for the whole process."""
+    from monai.data import get_track_meta, set_track_meta
+
+    before = get_track_meta()
+    yield
+    set_track_meta(before)
 
 
 @pytest.fixture(scope="session")

@@ -210,13 +210,13 @@ except RuntimeError as error:
     print(textwrap.fill(str(error), 100))
 
 # %% [markdown]
-# What if nobody had stopped it? `set_drift_guard` moves the limits, and `None` switches them off. We train both
-# networks, with stored activations and with inverted ones. The seed is the same, so the curves should be, too.
+# What if nobody had stopped it? `set_drift_guard` moves the limits, here so far that nothing exceeds them. We train
+# both networks, with stored activations and with inverted ones. The seed is the same, so the curves should be, too.
 
 
 # %%
 def train(network, backprop):
-    network = set_drift_guard(set_backprop(copy.deepcopy(network), backprop), warn_above=None, raise_above=None)
+    network = set_drift_guard(set_backprop(copy.deepcopy(network), backprop), warn_above=None, raise_above=float("inf"))
     set_determinism(0)
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
     losses = []

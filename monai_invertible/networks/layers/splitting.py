@@ -77,7 +77,7 @@ class _SplitStep(Step):
             state = (*state[:-2], *(x.view_as(x) for x in state[-2:]))
             for x in state[-2:]:
                 if x.requires_grad:
-                    x.register_hook(without_gaps)  # of the views, so that it runs before any earlier step's backward
+                    x.register_hook(_without_gaps)  # of the views: it runs before any earlier step's backward
         return super().forward(*state, **context)
 
     def cancels(self, following: Step) -> bool:
@@ -87,6 +87,10 @@ class _SplitStep(Step):
             and not following.inverse
             and self.module.split == following.module.split
         )
+
+
+def _without_gaps(gradient: Tensor | None) -> Tensor | None:
+    return None if gradient is None else without_gaps(gradient)
 
 
 class Swap(InvertibleModule):
