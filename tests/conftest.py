@@ -11,11 +11,11 @@ import pytest
 @pytest.fixture(autouse=True)
 def metadata_on() -> Iterator[None]:
     """A bundle may switch MONAI's metadata off, for the whole process."""
-    from monai.data import get_track_meta, set_track_meta
+    from monai.data import set_track_meta
 
-    before = get_track_meta()
+    set_track_meta(True)
     yield
-    set_track_meta(before)
+    set_track_meta(True)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from monai.bundle import ConfigWorkflow
-from monai.data import get_track_meta, set_track_meta
 from monai.utils import set_determinism
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +35,9 @@ torch.save = half
 import fire, monai.bundle
 fire.Fire(monai.bundle.run)
 """
+
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle", "run")
 
 
 def read_config(bundle: Path, name: str) -> dict[str, Any]:
@@ -60,9 +64,8 @@ def model_names(bundle: Path) -> list[str]:
 
 @contextmanager
 def foreign_directory(folder: Path) -> Iterator[Path]:
-    """Work in ``folder``, and leave nothing behind in this process: directory, search path, seeds, error hook, MONAI's
-    metadata of tensors."""
-    before, path, hook, tracked = Path.cwd(), sys.path[:], sys.excepthook, get_track_meta()
+    """Work in ``folder``, and leave nothing behind in this process: directory, search path, seeds, error hook."""
+    before, path, hook = Path.cwd(), sys.path[:], sys.excepthook
     os.chdir(folder)
     try:
         yield folder
@@ -70,7 +73,6 @@ def foreign_directory(folder: Path) -> Iterator[Path]:
         os.chdir(before)
         sys.path[:] = path
         sys.excepthook = hook
-        set_track_meta(tracked)
         set_determinism(None)
 
 
@@ -130,3 +132,27 @@ def command(*verb: str, cwd: Path, **options: Any) -> str:
     )
     assert done.returncode == 0, done.stdout
     return done.stdout
+
+
+def killed_and_resumed(
+    folder: Path, bundle: Path, *names: str, rel: float = 1e-5, **options: Any
+) -> tuple[dict[str, Any], ...]:
+    """SIGKILL in the middle of the second checkpoint: the first is whole. Resumed from it, training repeats itself.
+
+    Returns what ``resume.pt`` holds after the kill, after the resumed training, and after an uninterrupted one.
+    """
+
+    def checkpoint(place: str) -> dict[str, Any]:
+        return torch.load(folder / place / "resume.pt", weights_only=True)
+
+    process = arguments("-c", KILLED, config_file=config_files(bundle, *names), **options)
+    done = subprocess.run(process, cwd=folder, env=environment(), capture_output=True, encoding="utf-8", timeout=120)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    first = checkpoint("models")
+    with foreign_directory(folder):
+        resumed = run(bundle, *names, resume=True, **options)
+        whole = run(bundle, *names, ckpt_dir=folder / "whole", **options)
+    assert resumed.evaluator.state.metrics == pytest.approx(whole.evaluator.state.metrics, rel=rel)
+    one, other = checkpoint("models"), checkpoint("whole")
+    torch.testing.assert_close(one["network"], other["network"])
+    return first, one, other

@@ -16,12 +16,12 @@ import torch
 
 from tests.bundles.fastmri import BUNDLE, ITERATIONS, TINY, TRAINING
 from tests.bundles.helper import (
-    KILLED,
     arguments,
     command,
     config_files,
     environment,
     foreign_directory,
+    killed_and_resumed,
     last_line,
     run,
     workflow,
@@ -68,20 +68,12 @@ def test_diverging_training_keeps_the_last_checkpoint(
 
 
 def test_killed_and_resumed_as_if_never_interrupted(tmp_path: Path, fastmri_folder: Path) -> None:
-    """SIGKILL in the middle of the second checkpoint: the first is whole; resumed from it, training repeats itself."""
+    """The best weights are the same, too."""
     options = {**TRAINING, "dataset_dir": fastmri_folder, "epochs": 3, "roi_size": [24, 24]}
-    files = config_files(BUNDLE, "train", "small", "quick")
-    process = arguments("-c", KILLED, config_file=files, **options)
-    done = subprocess.run(process, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    assert torch.load(tmp_path / "models" / "resume.pt", weights_only=True)["trainer"]["iteration"] == ITERATIONS
-    with foreign_directory(tmp_path):
-        resumed = run(BUNDLE, "train", "small", "quick", resume=True, **options)
-        whole = run(BUNDLE, "train", "small", "quick", ckpt_dir=tmp_path / "whole", **options)
-        assert resumed.evaluator.state.metrics == pytest.approx(whole.evaluator.state.metrics, rel=1e-6)
-        for name in ("model.pt", "resume.pt"):
-            one, other = (torch.load(Path(place, name), weights_only=True) for place in ("models", "whole"))
-            torch.testing.assert_close(one.get("network", one), other.get("network", other))
+    first, *_ = killed_and_resumed(tmp_path, BUNDLE, "train", "small", "quick", rel=1e-6, **options)
+    assert first["trainer"]["iteration"] == ITERATIONS
+    one, other = (torch.load(tmp_path / place / "model.pt", weights_only=True) for place in ("models", "whole"))
+    torch.testing.assert_close(one, other)
 
 
 def test_command_line_stopped_by_the_user(tmp_path: Path, fastmri_folder: Path) -> None:

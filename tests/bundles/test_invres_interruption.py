@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,35 +12,15 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-import torch
 
-from tests.bundles.helper import (
-    KILLED,
-    arguments,
-    command,
-    config_files,
-    environment,
-    foreign_directory,
-    last_line,
-    run,
-)
+from tests.bundles.helper import TORCHRUN, command, config_files, foreign_directory, killed_and_resumed, last_line, run
 from tests.bundles.invres import Invres
 
 
 def test_killed_and_resumed_as_if_never_interrupted(tmp_path: Path, invres: Invres) -> None:
-    """SIGKILL in the middle of the second checkpoint: the first is whole; resumed from it, training repeats itself."""
     options = {**invres.training, "epochs": 3}
-    files = config_files(invres.bundle, "train", "quick")
-    process = arguments("-c", KILLED, config_file=files, **options)
-    done = subprocess.run(process, cwd=tmp_path, env=environment(), capture_output=True, encoding="utf-8", timeout=120)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    assert torch.load(tmp_path / "models" / "resume.pt", weights_only=True)["trainer"]["iteration"] == invres.iterations
-    with foreign_directory(tmp_path):
-        resumed = run(invres.bundle, "train", "quick", resume=True, **options)
-        whole = run(invres.bundle, "train", "quick", ckpt_dir=tmp_path / "whole", **options)
-        assert resumed.evaluator.state.metrics == pytest.approx(whole.evaluator.state.metrics, rel=1e-5)
-        one, other = (torch.load(Path(place, "resume.pt"), weights_only=True) for place in ("models", "whole"))
-        torch.testing.assert_close(one["network"], other["network"])
+    first, *_ = killed_and_resumed(tmp_path, invres.bundle, "train", "quick", **options)
+    assert first["trainer"]["iteration"] == invres.iterations
 
 
 def test_two_processes(invres: Invres, tmp_path: Path) -> None:
@@ -50,9 +28,8 @@ def test_two_processes(invres: Invres, tmp_path: Path) -> None:
     if invres.name == "brats":
         pytest.skip("the same file as iSeg's (test_bundles_are_alike), which leaves one subject out for two processes")
     files = config_files(invres.bundle, "train", "quick", "multi_gpu_train")
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle", "run")
     options = {**invres.training, "epochs": 1, "batch_size": 1}
-    output = command(*launcher, cwd=tmp_path, config_file=files, **options)
+    output = command(*TORCHRUN, cwd=tmp_path, config_file=files, **options)
     assert output.count("Saved checkpoint at epoch: 1") == 1
     (best,) = re.findall(r"Key metric: dice best value: (\S+)", output)
     with foreign_directory(tmp_path):
