@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from math import inf, isfinite, log10, nan
+from textwrap import fill
 from typing import Any
+
+from monai_invertible.autograd.drift import REMEDY
 
 __all__ = ["LayerSNR", "ReconstructionReport"]
 
 SAFE, DOUBTFUL = 40.0, 20.0  # decibels: relative errors of 1e-2 and 1e-1, the limits of the drift guard
-REMEDIES = """\
-  remedies: couplings around short chains (a hybrid); fewer layers in a chain; slopes nearer to 1
-            or a larger invertible_eps; a state of higher precision; backprop="checkpoint\""""
 COLOURS = {"safe": "#00796b", "doubtful": "#c98500", "unsafe": "#cc3311"}
 
 
@@ -89,7 +89,11 @@ class ReconstructionReport:
             f"  lowest signal to noise: {self.worst}",
             f"  lost on the way back: {losses or 'nothing'}",
         ]
-        return "\n".join(lines if self.verdict == "safe" else [*lines, REMEDIES])
+        return "\n".join(
+            lines
+            if self.verdict == "safe"
+            else [*lines, fill(REMEDY, 100, initial_indent="  ", subsequent_indent="  ")]
+        )
 
     def draw(self, path: str | os.PathLike[str] | None = None) -> Any:
         """A Matplotlib figure of the ratios along the network, saved as ``path`` if given."""

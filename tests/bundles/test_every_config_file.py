@@ -126,7 +126,7 @@ def test_keys(bundle: Path, name: str) -> None:
     config = read_config(bundle, name)
     others = [read_config(bundle, other) for other in config_names(bundle) if other not in (name, "inference")]
     used = " ".join(value for file in (config, *others) for value in strings(file))
-    for key in config if name not in ("train", "inference") else ():
+    for key in (key.removeprefix("+") for key in config if name not in ("train", "inference")):  # "+" appends
         known = key in VERBS or any(has(other, key) for other in others)
         known = known or re.search(rf"@{key}\b", used) or re.search(rf"--{key}\b", readme(bundle))
         assert known, f"nothing knows {key}"

@@ -101,7 +101,7 @@ class InvertibleBatchNorm(InvertibleModule):
         return (*rest, x) if rest else x
 
     def normalise(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-        """With given statistics, into which gradients flow."""
+        """``x`` ``(B, C, *spatial)`` by given statistics ``(C,)``, into which gradients flow, too."""
         factor = (self.weight.abs() + self.invertible_eps) / (variance + self.eps).sqrt()
         per_channel = (-1, *(1,) * (x.ndim - 2))
         return torch.addcmul((self.bias - mean * factor).view(per_channel), x, factor.view(per_channel)).to(x.dtype)

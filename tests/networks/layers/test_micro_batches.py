@@ -19,7 +19,8 @@ from monai_invertible.networks import (
     IRevNet,
     LayerwiseBranch,
 )
-from monai_invertible.networks.layers.micro_batches import MicroBatchedSequential, combine
+from monai_invertible.networks.layers.micro_batch_steps import combine
+from monai_invertible.networks.layers.micro_batches import MicroBatchedSequential
 
 KINDS = {
     "hybrid": {},
