@@ -38,11 +38,29 @@ class InvertibleModule(nn.Module):
     """A map of a *state* that can be computed in both directions.
 
     ``state`` is a tensor or several tensors; it is what gets inverted. ``context`` (time embedding, k-space, mask, ...)
-    is what a layer may read and nobody inverts; gradients flow into it. A subclass MUST
+    is what a layer may read and nobody inverts; gradients flow into it. A subclass MUST, with the tensors on one
+    device,
 
     - give ``inverse(*forward(*state, **context), **context) == state``, both ways round, for the same context;
     - accept context that it does not use (``**context``);
     - leave the tensors that it is given unchanged (no in-place operation on them).
+
+    A chain evaluates a layer, or its branch, again in backward, and finds everything as it was in the forward: random
+    numbers of torch on every device involved, of a ``torch.Generator``, ``random.Random`` or NumPy generator that is an
+    attribute, and of the global ``random`` and ``numpy.random`` if the file with the module's class uses them;
+    parameters and buffers, which are updated once; training flags and all other attributes, by identity, tensors among
+    them also by version, lists, dictionaries and sets of up to 1000 items by their contents; autocast; inference mode;
+    memory layouts; forward hooks, which fire again only where they take part, and no hook that was added since. What
+    the repetition does to any of these is undone.
+
+    A parameter, tensor or context that was changed in place since the forward, a branch that saves other tensors in the
+    repetition, and an inverse that draws other random numbers than its forward are told by an error. So are, by the
+    drift guard, recomputed inputs that are far from what they were. Nobody can see what a branch reads elsewhere:
+    closures, global variables, files, the insides of other objects, values changed through ``.data``; nor are
+    ``sdpa_kernel``, ``cudnn.flags``, TF32 switches, default dtype and device, or modes of torch functions remembered.
+    These must stay as they are between forward and backward. The random streams of the CPU and of Python are the
+    process's: a thread that draws from them while another one walks back makes that thread's numbers, not its own,
+    differ, as under ``torch.utils.checkpoint``.
     """
 
     def forward(self, *state: Any, **context: Any) -> State:

@@ -218,7 +218,7 @@ class Replay:
                 enter(torch.autocast(device_type, dtype=dtype, enabled=enabled, cache_enabled=False), undo)
         undo.append(e.attributes.put_back())
         before = [(d, d.copy()) for m in e.modules for d in (m._parameters, m._buffers)]
-        undo.append(Undo(restore, before))
+        undo.append(Undo(restored, before))
         for p in e.parameters:
             if p.owner._parameters.get(p.name) is not p.tensor:  # replaced since, or lent by functional_call
                 p.owner._parameters[p.name] = p.tensor
@@ -253,7 +253,7 @@ def enter(context: AbstractContextManager[Any], undo: list[Callable[[], Any]]) -
     undo.append(Undo(context.__exit__, None, None, None))
 
 
-def restore(before: Sequence[tuple[Any, dict[str, Any]]]) -> None:
+def restored(before: Sequence[tuple[Any, dict[str, Any]]]) -> None:
     """Make dictionaries what they were, in their order."""
     for now, old in before:
         if now.keys() != old.keys():

@@ -108,7 +108,8 @@ class InvertibleSequential(Composition, BackpropSwitch):
             return as_state(run_steps(self.steps(inverse), state, context))
         if self.backprop == "checkpoint":
             for layer in leaves(self, inverse):
-                function = layer.inverse if inverse else layer
+                called = observed(layer) or not isinstance(layer, Composition)  # others have their steps run, as stored
+                function = layer.inverse if inverse else layer if called else layer.forward
                 if not isinstance(layer, InvertibleSequential):
                     function = partial(run_checkpointed, layer, function=function, who=type(self).__name__)
                 state = as_tuple(function(*state, **context))
