@@ -29,7 +29,7 @@ def plain(dims: int = 2) -> nn.Module:
 
 
 def dropout(dims: int = 2) -> nn.Module:
-    return nn.Sequential(conv(dims), nn.Dropout(0.4), nn.Tanh(), CHANNEL_DROPOUT[dims](0.2), nn.RReLU())
+    return nn.Sequential(conv(dims), nn.Dropout(0.4), nn.Tanh(), CHANNEL_DROPOUT[dims](0.2))
 
 
 def batch_norm(dims: int = 2) -> nn.Module:
