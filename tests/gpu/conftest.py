@@ -56,3 +56,12 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.when == "call" or not report.passed:  # a skip or an error before the test, or one after it
         text = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
         note(event=report.outcome, test=report.nodeid, seconds=report.duration, text=text)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what the journal already has: a run that broke off goes on behind the test that broke it."""
+    if JOURNAL and os.path.exists(JOURNAL):
+        with open(JOURNAL) as file:
+            lines = [json.loads(line) for line in file]
+        begun = {line["test"] for line in lines if line["event"] != "collected"}
+        items[:] = [item for item in items if item.nodeid not in begun]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
+from functools import partial
 
 import pytest
 import torch
@@ -52,11 +53,12 @@ def test_two_backwards_over_one_graph_in_two_threads(device, mode, branch):
         torch.manual_seed(trial)
         stored = set_backprop(copy.deepcopy(net), "store")
         expected = torch.autograd.grad(loss(stored(x)), [x, *stored.parameters()])
-        total = loss(y), 2 * loss(y)
-        found = in_threads(
-            lambda total=total: torch.autograd.grad(total[0], leaves, retain_graph=True),
-            lambda total=total: [g / 2 for g in torch.autograd.grad(total[1], leaves, retain_graph=True)],
-        )
+        total = loss(y)
+
+        def gradients_of(total, times, leaves=leaves):
+            return [g / times for g in torch.autograd.grad(total * times, leaves, retain_graph=True)]
+
+        found = in_threads(partial(gradients_of, total, 1), partial(gradients_of, total, 2))
         for gradients in found:
             assert_close(dict(enumerate(gradients)), dict(enumerate(expected)))
 
