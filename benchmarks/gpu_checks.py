@@ -112,17 +112,20 @@ def run_pytest(setting: Setting, journal: Path, log: Path) -> str:
         process = subprocess.Popen(
             command, cwd=ROOT, env={**os.environ, **variables}, stdout=file, stderr=file, start_new_session=True
         )
-        size, heard = 0, time.monotonic()
+        first = size = journal.stat().st_size if journal.exists() else 0
+        heard = time.monotonic()
         while process.poll() is None:
             time.sleep(0.1)
             now = journal.stat().st_size if journal.exists() else 0
             size, heard = (now, time.monotonic()) if now != size else (size, heard)
-            silent = time.monotonic() - heard > SILENCE
+            silent = time.monotonic() - heard > (SILENCE if size > first else 5 * SILENCE)  # imports take their time
             if silent or setting.left() <= 0:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-                return "broke off" if silent else "stopped"
-    if process.returncode in (0, 1, 5):  # passed, some failed, none left
+                if setting.left() <= 0:
+                    return "stopped"
+                break
+    if process.returncode in (0, 1, 5):  # all passed, some failed, none left
         return "done"
     return "broke off" if sum(t["outcome"] != "not run" for t in read_journal(journal).values()) > begun else "failed"
 

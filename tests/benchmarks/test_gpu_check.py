@@ -97,7 +97,7 @@ def test_tests_that_crash_or_hang_do_not_keep_the_others_from_running(checks, tm
     (folder / "conftest.py").write_text((FOLDER.parent / "tests" / "gpu" / "conftest.py").read_text())
     (folder / "test_suite.py").write_text(SUITE)
     monkeypatch.setattr(checks, "ROOT", tmp_path)
-    monkeypatch.setattr(checks, "SILENCE", 12.0)
+    monkeypatch.setattr(checks, "SILENCE", 6.0)
     setting = checks.Setting(torch.device("cpu"), quick=False, deadline=time.monotonic() + 100)
     result = checks.run_tests(setting)
     outcomes = {name.split("::test_")[1]: t["outcome"] for name, t in result.data["tests"].items()}
