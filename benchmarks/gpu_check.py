@@ -17,6 +17,7 @@ import argparse
 import datetime
 import gc
 import json
+import math
 import os
 import platform
 import subprocess
@@ -87,6 +88,15 @@ def circumstances(device: str) -> dict[str, Any]:
     return found
 
 
+def plain(value: Any) -> Any:
+    """As JSON has it, which knows no infinite numbers: these become text."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def write(folder: Path, where: dict[str, Any], device: str, taken: float, found: dict[str, dict[str, Any]]) -> str:
     """Both files, each put in place as a whole; the text of the table."""
     kind = MEASUREMENT if device == "cuda" else REHEARSAL
@@ -107,7 +117,10 @@ def write(folder: Path, where: dict[str, Any], device: str, taken: float, found:
     ]
     text = "\n\n".join(parts) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in (("gpu_check.json", json.dumps(report, indent=1, allow_nan=False)), ("gpu_check.md", text)):
+    for name, content in (
+        ("gpu_check.json", json.dumps(plain(report), indent=1, allow_nan=False)),
+        ("gpu_check.md", text),
+    ):
         part = folder / f"{name}.part"
         part.write_text(content)
         os.replace(part, folder / name)

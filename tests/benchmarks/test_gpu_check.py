@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,8 @@ def test_rehearsal_writes_both_files_and_calls_itself_one(tmp_path):
     table = (tmp_path / "gpu_check.md").read_text()
     for text in (report["kind"], table.splitlines()[0]):
         assert "Rehearsal on the processor: nothing here was measured on a GPU" in text
-    assert report["card"] is None and report["torch"] == torch.__version__ and report["date"] in report["date"]
+    assert report["card"] is None and report["torch"] == torch.__version__
+    assert abs(datetime.fromisoformat(report["date"]).timestamp() - time.time()) < 3600
     assert "--device cpu --quick" in report["command"] and report["command"] in table
     tests, engine = report["checks"]
     assert tests["status"] == engine["status"] == "passed"
@@ -66,6 +68,13 @@ def test_what_time_does_not_suffice_for_is_listed_as_not_run(tmp_path):
 def test_rehearsal_does_not_take_the_place_of_a_measurement():
     found = run("--device", "cpu", "--output", FOLDER / "results")
     assert found.returncode == 2 and "must not take the place of a measurement" in found.stderr
+
+
+def test_numbers_that_are_not_finite_are_written(checks):
+    import gpu_check
+
+    found = gpu_check.plain({"a": (1.5, float("nan")), "b": {1: float("inf")}, "c": None})
+    assert json.loads(json.dumps(found, allow_nan=False)) == {"a": [1.5, "nan"], "b": {"1": "inf"}, "c": None}
 
 
 @pytest.fixture
