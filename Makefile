@@ -10,10 +10,10 @@ ENV := $(VENV)/.complete
 NOTEBOOKS := $(patsubst %.py,%.ipynb,$(wildcard tutorials/*.py))
 
 .DELETE_ON_ERROR:
-.PHONY: help env test lint format demo bench notebooks clean
+.PHONY: help env test lint format demo bench gpu-check notebooks clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 env: $(ENV) ## create .venv with the package and all that its tests need (PYTHON=python3)
 
@@ -47,6 +47,9 @@ demo: env ## from sample data to a trained network and its picture (DEMO_DIR=dem
 
 bench: env ## measure memory and time against the alternatives
 	$(BIN)/python -m benchmarks
+
+gpu-check: env ## on a machine with a GPU: its tests, and the engine measured there (8 minutes)
+	$(BIN)/python benchmarks/gpu_check.py
 
 notebooks: $(NOTEBOOKS) ## run the tutorials that have changed and write them as tutorials/*.ipynb
 
