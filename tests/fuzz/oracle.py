@@ -38,6 +38,8 @@ REFUSALS: list[tuple[str, list[str]]] = [
     (r"^\w+: .*[Tt]he training-mode inverse.*", ["inverse of an edited output", "inverse of an output"]),
     (r"^\w+: .*is_grads_batched.*", ["batched", "jacobian"]),
     (r"^\w+: .*state of (one|a single) tensor.*", ["orthogonal layer in a stack"]),
+    (r"^\w+: the chain's output was changed in place between forward and backward.*Use an out-of-place",
+     ["leaky relu in place", "silu in place"]),
     (r"^\w+: trying to backward through the chain a second time.*Use retain_graph=True", ["independent backwards"]),
 ]  # fmt: skip
 # Warnings of the package that say nothing about results.

@@ -74,7 +74,8 @@ def random_use(choose: Choose, chain: Chain) -> Use:
         wants_context=not choose.chance(30),
         frozen=choose.name({"nothing frozen": 8, "some frozen": 3, "half frozen": 2, "all frozen": 1}),
         calls=calls,
-        between=choose.name(BETWEEN),
+        # torch.utils.checkpoint wants all to be as it was
+        between=choose.name({"nothing": 1} if "checkpoint around" in calls else BETWEEN),
         backward=choose.name({"backward": 3, "twice": 1} if reentrant else BACKWARD),
         retain=choose.chance(40, "retain"),
         hooks=[] if whole else [random_hook(choose, chain.network) for _ in range(choose.of([0, 0, 0, 1, 2]))],
