@@ -27,6 +27,9 @@ RANDOM = ["own generator", "python random", "numpy random"]
 CHANGES = ["change number", "change tensor", "change tensor in place", "change list", "change dict", "change string",
            "change data", "change buffer", "step in place", "evaluate", "train"]  # fmt: skip
 
+# Changes in place that only a stored chain minds, since the others work on a copy from before.
+REMEMBERED = ["change buffer", "change tensor in place", "another forward"]
+
 # An error of the engine, and what a case must have of for it to be right.
 REFUSALS: list[tuple[str, list[str]]] = [
     (r"^\w+: a forward hook changed the input or output of layer .* Hook a branch", ["changer", "early changer"]),
@@ -50,7 +53,7 @@ QUIET = r"keeps tensors as attributes of its ctx"
 class Verdict:
     """What became of a case."""
 
-    kind: str  # "same", "refused", "both failed", "not finite", "FAULT"
+    kind: str  # "same", "refused", "both failed", "not stored alone", "not finite", "FAULT"
     text: str = ""
     numbers: list[int] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
@@ -91,6 +94,8 @@ def judge(
             if isinstance(error, (TypeError, AttributeError, LookupError, AssertionError)):
                 return Verdict("FAULT", f"a raw error, stored too: {first_line(error)}")
             return Verdict("both failed", str(failure))
+        if "inplace operation" in str(failure) and not set(REMEMBERED).isdisjoint(names):
+            return Verdict("not stored alone")
         return Verdict("FAULT", f"stored fails ({first_line(failure)}), not stored does not")
     if error is not None:
         if isinstance(error, (RuntimeError, ValueError, TypeError)) and refusal(str(error), names):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from monai_invertible.autograd import BackpropSwitch
 from monai_invertible.autograd.module import as_tuple
@@ -197,7 +197,8 @@ def run(chain: Chain, use: Use, store: bool, noise: float = 0.0, noise_seed: int
             with torch.no_grad():
                 outputs.append(as_tuple(function(*inputs)))
         elif name == "checkpoint around":
-            outputs.append(as_tuple(checkpoint(function, *inputs, use_reentrant=False)))
+            with set_checkpoint_early_stop(False):  # or buffers depend on what a chain saves
+                outputs.append(as_tuple(checkpoint(function, *inputs, use_reentrant=False)))
         elif name == "part after part":
             cut = dice.randint(0, len(network))  # type: ignore[arg-type]
             middle = as_tuple(network[:cut](*inputs, **context)) if cut else tuple(inputs)  # type: ignore[index]
