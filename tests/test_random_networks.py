@@ -11,11 +11,10 @@ from torch import nn
 
 import monai_invertible.networks.nets
 from tests.fuzz.choose import Choose, choices
-from tests.fuzz.networks import NETWORKS, judge_network, network_case
+from tests.fuzz.networks import FEW, NETWORKS, judge_network, network_case
 from tests.test_properties import public_classes
 
 PROFILE = settings(
-    max_examples=8,
     derandomize=True,
     database=None,
     deadline=None,
@@ -35,7 +34,7 @@ def test_a_random_network_trains_as_stored(kind: str) -> None:
     def make(choose: Choose) -> object:
         return network_case(choose)
 
-    @PROFILE
+    @settings(PROFILE, max_examples=2 if kind in {few.__name__ for few in FEW} else 4)
     @given(choices(make, others))
     def judged(numbers: list[int]) -> None:
         verdict = judge_network(numbers, others)

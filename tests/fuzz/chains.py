@@ -161,7 +161,7 @@ class Builder:
         return layers
 
     def first(self, channels: int) -> int:
-        return self.choose.of([channels // 2, 1, channels - 1])
+        return self.choose.of([max(channels // 2, 1), 1, channels - 1])
 
     def coupling(self, shape: Shape) -> Callable[[], list[InvertibleModule]]:
         def make() -> list[InvertibleModule]:

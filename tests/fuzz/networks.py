@@ -50,10 +50,10 @@ def call(kind: type[nn.Module], *args: Any, **options: Any) -> tuple[nn.Module, 
 
 def unet(kind: type[nn.Module]) -> Build:
     def build(choose: Choose) -> Any:
-        dims, levels = choose.integer(1, 3), choose.integer(2, 3 if choose.below(2) else 2)
+        dims, levels = choose.integer(1, 3), choose.integer(2, 3)
         inputs, outputs, batch = choose.integer(1, 2), choose.integer(1, 3), choose.integer(1, 2)
-        size = tuple(choose.integer(4, 9 if dims < 3 else 6) for _ in range(dims))
-        channels = tuple(choose.of([4, 6, 8]) * 2**i for i in range(levels))
+        size = tuple(choose.integer(4, 9 if dims < 3 else 5) for _ in range(dims))
+        channels = tuple(choose.of([4, 6, 8]) * (1 if dims == 3 else 2**i) for i in range(levels))
         strides = tuple(choose.of([2, (1, 2, 2)[-dims:]]) for _ in range(levels - 1))
         plain = kind is nets.PlainUNet
         options: dict[str, Any] = {"dropout": 0.2 * choose.chance(40, "dropout")}
@@ -134,8 +134,8 @@ def generators(kind: type[nn.Module]) -> Build:
     def build(choose: Choose) -> Any:
         dims, inputs, outputs = choose.integer(1, 3), choose.integer(1, 2), choose.integer(1, 2)
         backwards = kind is not nets.ResNetGenerator and choose.chance(50, "inverse direction")
-        width, depth = choose.of([2, 4]), choose.integer(1, 3)
-        size = tuple(4 * choose.integer(2, 3 if dims < 3 else 2) for _ in range(dims))
+        width, depth = choose.of([2, 4] if dims < 3 else [2]), choose.integer(1, 3 if dims < 3 else 2)
+        size = tuple(4 * (choose.integer(2, 3) if dims < 3 else 2) for _ in range(dims))
         context: dict[str, Any] = {"direction": "inverse"} if backwards else {}
         shape = (choose.integer(1, 2), outputs if backwards else inputs, *size)
         if kind is nets.InterpolationGenerators:

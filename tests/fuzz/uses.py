@@ -65,9 +65,11 @@ def random_use(choose: Choose, chain: Chain) -> Use:
     unrepeated = not choose.names.isdisjoint(UNREPEATED)
     possible = CALLS | {"checkpoint around": 0 if unrepeated or reentrant else 1}
     calls = ["forward"] if whole else [choose.name(possible) for _ in range(choose.of([1, 1, 2, 3]))]
+    # A chain has independent outputs if it is made so, or used twice.
+    ways = BACKWARD | {"independent backwards": 20 * ("independent outputs" in choose.names) + 2 * (len(calls) > 1)}
     return Use(
         training=not choose.chance(15, "evaluation"),
-        mode=choose.name({"invert": 5, "checkpoint": 2, "mixed": 0 if whole else 2}),
+        mode=choose.name({"invert": 5, "checkpoint": 2, "mixed": 2}),
         kind=choose.name({"float64": 14, "float32": 2, "autocast bfloat16": 1, "autocast float16": 1}),
         formats=[choose.name(FORMATS) for _ in chain.shapes],
         wanted=[not choose.chance(25) for _ in chain.shapes],
@@ -76,7 +78,7 @@ def random_use(choose: Choose, chain: Chain) -> Use:
         calls=calls,
         # torch.utils.checkpoint wants all to be as it was
         between=choose.name({"nothing": 1} if "checkpoint around" in calls else BETWEEN),
-        backward=choose.name({"backward": 3, "twice": 1} if reentrant else BACKWARD),
+        backward=choose.name({"backward": 3, "twice": 1} if reentrant else ways),
         retain=choose.chance(40, "retain"),
         hooks=[] if whole else [random_hook(choose, chain.network) for _ in range(choose.of([0, 0, 0, 1, 2]))],
         global_hook=choose.chance(3, "global hook"),
