@@ -38,6 +38,8 @@ REFUSALS: list[tuple[str, list[str]]] = [
     (r"^\w+: .*does not repeat itself.*Remove what changes", [*RANDOM, *CHANGES, "attributes", "counter"]),
     (r"^\w+: .*recomputed its input with a relative error.*Use ", [*RANDOM, *CHANGES, "float32", "autocast bfloat16",
                                                                     "autocast float16", "inverse of an edited output"]),
+    (r"^\w+: .*does not undo its forward, which draws.*Write its random branches", ["crossed layer"]),
+    (r"^\w+: .*attribute .* was (changed|replaced).*Replace it after backward", CHANGES),
     (r"^\w+: .*[Tt]he training-mode inverse.*", ["inverse of an edited output", "inverse of an output"]),
     (r"^\w+: .*is_grads_batched.*", ["batched", "jacobian"]),
     (r"^\w+: .*state of (one|a single) tensor.*", ["orthogonal layer in a stack"]),
