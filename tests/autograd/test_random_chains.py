@@ -1,4 +1,4 @@
-"""Random chains, used in random ways, against plain autograd: hypothesis looks for one that differs, and makes it small.
+"""Random chains, used in random ways, against plain autograd: hypothesis looks for one that differs.
 
 The cases come from ``tests/fuzz``; ``make fuzz`` judges many more of them, from seeds.
 """
@@ -16,7 +16,7 @@ from monai_invertible.autograd import InvertibleSequential
 from tests.fuzz.choose import Replayed, Seeded, choices, smallest
 from tests.fuzz.layers import Moved
 from tests.fuzz.oracle import chain_case, judge, judge_chain, refusal
-from tests.fuzz.uses import run
+from tests.fuzz.running import run
 
 PROFILE = settings(
     max_examples=100,

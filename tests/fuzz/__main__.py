@@ -50,7 +50,9 @@ def one_case(kind: str, seed: int, without: Sequence[str], shrink: bool) -> bool
             return found.kind == "FAULT" and sort_of(found) == wanted
 
         verdict = judge(smallest(verdict.numbers, fails), without)
-    print(f"{verdict.kind}: {verdict.text}\n{verdict.story}\nNames: {sorted(verdict.names)}\nNumbers: {verdict.numbers}")
+    print(
+        f"{verdict.kind}: {verdict.text}\n{verdict.story}\nNames: {sorted(verdict.names)}\nNumbers: {verdict.numbers}"
+    )
     return verdict.kind == "FAULT"
 
 
@@ -94,7 +96,9 @@ def main() -> int:
         if seed is not None:
             return int(one_case(kind, seed, without, options.shrink))
     start = time.perf_counter()
-    failed = [many_cases(k, n, options.seed, without) for k, n in (("chain", options.chains), ("network", options.networks))]
+    failed = [
+        many_cases(k, n, options.seed, without) for k, n in (("chain", options.chains), ("network", options.networks))
+    ]
     print(f"{sum(map(len, failed))} failed, {time.perf_counter() - start:.0f} s")
     return int(any(failed))
 

@@ -34,11 +34,11 @@ from monai_invertible.networks.layers import (
     SpaceToChannel,
     Swap,
 )
-from monai_invertible.networks.layers.micro_batches import MicroBatchedSequential
 from monai_invertible.operators import FourierSampling
-from tests.fuzz.branches import random_branch
+from tests.fuzz.branches import CONV, random_branch
 from tests.fuzz.choose import Choose
 from tests.fuzz.layers import Crossed, Moved, Scaled, StackMoved
+from tests.fuzz.micro import micro_chain
 
 __all__ = ["Chain", "random_chain"]
 
@@ -224,7 +224,7 @@ class Builder:
 
         def couplings(width: int) -> list[InvertibleModule]:
             half = width // 2
-            return [AdditiveCoupling(CONV1[len(size) - 1](width - half, half, 1), None, split=(half, width - half))]
+            return [AdditiveCoupling(CONV[len(size) - 1](width - half, half, 1), None, split=(half, width - half))]
 
         core = InvertibleUNetCore((c, rest * prod(stride)), (stride,), couplings, downsample=form)
         split = ChannelSplit((c // 2, c - c // 2))
@@ -271,7 +271,6 @@ class Builder:
         return StackMoved(without_context(self, one, two[1]))
 
 
-CONV1 = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 SMALL_STRIDES: dict[int, list[Shape]] = {
     1: [(2,)],
     2: [(2, 2), (1, 2)],
@@ -292,7 +291,8 @@ def random_chain(choose: Choose) -> Chain:
     sizes = {1: [[4], [6], [1], [2]], 2: [[4, 2], [3, 4], [1, 1], [4, 1]], 3: [[2, 2, 2], [1, 2, 4], [1, 1, 1]]}[dims]
     batch, size = choose.of([2, 1, 3]), choose.of(sizes)
     if choose.chance(5, "micro-batches"):
-        return micro_chain(choose, dims, size)
+        network, shape = micro_chain(choose, dims, size)
+        return Chain(network, [shape], "none", micro=True)
     shapes = [(batch, choose.of([4, 2, 3, 5, 1, 8]), *size) for _ in range(choose.of([1, 1, 1, 2, 3]))]
     context = choose.name({"none": 3, "time": 3, "kspace": 2 * (dims > 1)})
     builder = Builder(choose, context, shapes[-1])
@@ -324,31 +324,3 @@ def share(choose: Choose, network: nn.Module) -> None:
     if pairs:
         one, other = choose.of(pairs)
         one.weight = other.weight
-
-
-class Pieces(nn.Module):
-    """A chain on micro-batches as a network of whole batches."""
-
-    def __init__(self, chain: MicroBatchedSequential) -> None:
-        super().__init__()
-        self.chain = chain
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        state = self.chain(*x.tensor_split(self.chain.pieces))
-        return torch.cat(state[-self.chain.pieces :]) if isinstance(state, tuple) else state
-
-
-def micro_chain(choose: Choose, dims: int, size: list[int]) -> Chain:
-    """Couplings of layer-wise branches, norms and pointwise layers on two or three micro-batches."""
-    shape = (choose.integer(3, 5), 4, *size)
-    layers: list[InvertibleModule] = []
-    for _ in range(choose.integer(1, 4)):
-        kind = choose.name({"hybrid": 3, "invertible batch norm": 2, "coupling": 2, "invertible leaky relu": 1})
-        if kind == "hybrid":
-            layers.append(AdditiveCoupling(*(LayerwiseBranch(dims, 2, choose.integer(1, 2)) for _ in "FG")))
-        elif kind == "coupling":
-            layers.append(AdditiveCoupling(CONV1[dims - 1](2, 2, 1), None))
-        else:
-            layers.append(InvertibleBatchNorm(4) if "norm" in kind else InvertibleLeakyReLU(0.3))
-    chain = MicroBatchedSequential(*layers, micro_batches=choose.integer(2, 3))
-    return Chain(Pieces(chain), [shape], "none", micro=True)

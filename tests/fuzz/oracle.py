@@ -18,7 +18,8 @@ from torch import Tensor
 
 from tests.fuzz.chains import Chain, random_chain
 from tests.fuzz.choose import Choose, Replayed
-from tests.fuzz.uses import Use, random_use, run
+from tests.fuzz.running import run
+from tests.fuzz.uses import Use, random_use
 
 __all__ = ["REFUSALS", "Verdict", "chain_case", "compare", "judge", "judge_chain"]
 
