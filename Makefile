@@ -4,13 +4,16 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
 DEMO_DIR ?= demo
+CHAINS ?= 10000
+NETWORKS ?= 1000
+SEED ?= 0
 
 BIN := $(VENV)/bin
 ENV := $(VENV)/.complete
 NOTEBOOKS := $(patsubst %.py,%.ipynb,$(wildcard tutorials/*.py))
 
 .DELETE_ON_ERROR:
-.PHONY: help env test lint format demo bench gpu-check notebooks clean
+.PHONY: help env test fuzz lint format demo bench gpu-check notebooks clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +35,9 @@ $(ENV): pyproject.toml constraints.txt
 
 test: lint ## check style and types, then run all tests (WORKERS=2)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) tests
+
+fuzz: env ## random chains and networks against stored ones, an hour or so (CHAINS=10000 NETWORKS=1000 SEED=0)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --chains $(CHAINS) --networks $(NETWORKS) --seed $(SEED)
 
 lint: env ## check style and types
 	$(BIN)/ruff check
