@@ -19,7 +19,7 @@ from tests.fuzz.oracle import chain_case, judge, judge_chain, refusal
 from tests.fuzz.running import run
 
 PROFILE = settings(
-    max_examples=100,
+    max_examples=80,
     derandomize=True,
     database=None,
     deadline=None,
