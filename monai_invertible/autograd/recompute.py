@@ -329,12 +329,19 @@ class Walk:
                         found = Spec(tensor.shape, tensor.dtype, reference.version)
                         raise self._not_repeated(record, f"saved tensor {count} was {spec} and became {found}")
                     values[count] = reference
+            elif record.inputs is not None:
+                raise Enough
             count += 1
             return reference  # for a branch that itself calls torch.autograd.grad
 
         hooks = saved_tensors_hooks(uncompiled(collect), uncompiled(self.unpack))
         with torch.enable_grad(), record.environment.replay(), hooks:
-            result = function(*leaves, **context)
+            try:
+                result = function(*leaves, **context)
+            except Exception:
+                if record.inputs is None or count < expected:
+                    raise
+                result = None  # as far as the forward has come so far, and as anyone can ask
         if count != expected and record.inputs is None:
             raise self._not_repeated(record, f"its forward saved {expected} tensors and its recomputation {count}")
         record.values = values
@@ -377,6 +384,10 @@ def refuse_graph_capture(who: str, state: Sequence[Tensor]) -> None:
 def uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Keep ``torch.compile``, if it is in use, from compiling what the engine does around compiled branches."""
     return torch.compiler.disable(function) if "torch._dynamo" in sys.modules else function
+
+
+class Enough(Exception):
+    """The repetition has come as far as the forward that is still running."""
 
 
 class Kept(torch.autograd.Function):

@@ -141,7 +141,7 @@ def check_state(who: str, state: tuple[Tensor, ...]) -> None:
 
 def parts(chain: InvertibleSequential, inverse: bool) -> list[list[Step] | Callable[..., State]]:
     """What an inverting chain walks back through, and, in between, chains among its layers that have other modes."""
-    if all(c.backprop == "invert" for c in chain.modules() if isinstance(c, InvertibleSequential)):
+    if not has_other_modes(chain):
         return [chain.steps(inverse)]
     found: list[list[Step] | Callable[..., State]] = []
     layers: list[InvertibleModule] = []  # since the last such chain, in the order of execution
@@ -152,19 +152,30 @@ def parts(chain: InvertibleSequential, inverse: bool) -> list[list[Step] | Calla
             layers.clear()
 
     for layer in reversed(list(chain)) if inverse else chain:
-        inner, back = layer, inverse
-        while isinstance(inner, Inverse) and not observed(inner):
-            inner, back = inner.module, not back
-        if not isinstance(inner, InvertibleSequential):
+        inner, back = inside(layer, inverse)
+        if not isinstance(inner, InvertibleSequential) or not (inner.backprop != "invert" or has_other_modes(inner)):
             layers.append(Inverse(layer) if inverse else layer)
-        elif inner.backprop == "invert" and (back or not observed(inner)):
-            walk()
+            continue
+        walk()
+        if inner.backprop == "invert" and (back or not observed(inner)):
             found += parts(inner, back)
         else:
-            walk()
             found.append(inner.inverse if back else inner)
     walk()
     return found
+
+
+def has_other_modes(chain: InvertibleSequential) -> bool:
+    """Whether a chain among the layers, or among theirs, does not invert."""
+    inner = (inside(layer, False)[0] for layer in chain)
+    return any(isinstance(c, InvertibleSequential) and (c.backprop != "invert" or has_other_modes(c)) for c in inner)
+
+
+def inside(layer: InvertibleModule, inverse: bool) -> tuple[InvertibleModule, bool]:
+    """What a layer is the inverse of, if it is one and nobody watches it, and in which direction that is run."""
+    while isinstance(layer, Inverse) and not observed(layer):
+        layer, inverse = layer.module, not inverse
+    return layer, inverse
 
 
 def leaves(chain: InvertibleSequential, inverse: bool) -> Iterator[InvertibleModule]:
