@@ -108,8 +108,11 @@ class InvertibleSequential(Composition, BackpropSwitch):
         if torch.compiler.is_compiling():
             from monai_invertible.autograd.compiled import run_compiled  # loads the compiler, which takes its time
 
-            return as_state(run_compiled(self, inverse, state, context))
-        return as_state(Walk(self.steps(inverse), context, self.guard).run(state, context))
+            return as_state(run_compiled(self, inverse, state, context, self._walk))
+        return as_state(self._walk(inverse, state, context))
+
+    def _walk(self, inverse: bool, state: tuple[Tensor, ...], context: dict[str, Any]) -> tuple[Tensor, ...]:
+        return Walk(self.steps(inverse), context, self.guard).run(state, context)
 
 
 def leaves(chain: InvertibleSequential) -> Iterator[InvertibleModule]:

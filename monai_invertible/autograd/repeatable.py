@@ -1,0 +1,150 @@
+"""Whether a chain repeats itself inside a compiled graph, decided while the compiler traces it.
+
+A trial run on fake tensors, which computes nothing, tells what a chain does: whether it draws random numbers, writes to
+its parameters and buffers, or sets attributes of its modules. The trial needs sizes that are numbers, while to the
+compiler they may be symbols that stand for any batch size. Behind a symbol is the size that is being traced with, its
+hint: :func:`look_at` notes it, and the trial takes the way through the chain that the trace takes. What that way
+depends on, flags and sizes, the trace guards by itself, so that another way means another trace, and another trial.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import threading
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from monai_invertible.autograd.module import Composition, Step, run_steps
+from monai_invertible.autograd.torch_internals import fake_tensor_mode, hint, local_while_tracing, operation_watcher
+
+__all__ = ["note", "repeatable"]
+
+_noted = threading.local()  # by name: what was noted in this thread, until the decision is made
+
+
+class Described(NamedTuple):
+    """A tensor, as far as the trial needs to know it."""
+
+    shape: tuple[int | None, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+
+def note(name: str, value: Any) -> None:
+    """Note, while the compiler traces, what it knows of an input of the chain."""
+    from torch._dynamo.comptime import comptime
+
+    comptime(_note)
+
+
+def _note(frame: Any) -> None:
+    name = local_while_tracing(frame, "name")
+    vars(_noted).pop(name, None)  # as of an earlier trace
+    try:
+        value = local_while_tracing(frame, "value")
+    except LookupError:
+        return
+    known = True
+    if isinstance(value, Tensor):
+        value = Described(tuple(hint(n) for n in value.shape), value.dtype, value.device)
+        known = None not in value.shape
+    elif isinstance(value, torch.SymInt):
+        value = hint(value)
+        known = value is not None
+    if known:
+        vars(_noted)[name] = value
+
+
+@torch.compiler.assume_constant_result
+def repeatable(chain: Composition, inverse: bool, flags: tuple[bool, ...], n: int, names: tuple[str, ...]) -> bool:
+    """Whether the chain can be evaluated several times as if it were once.
+
+    Args:
+        chain: whose steps are tried.
+        inverse: in the other direction.
+        flags: the modules' training flags; an argument, so that the compiler asks again when they change.
+        n: tensors of the state, noted as "0", "1", ...
+        names: of the context, noted under the same names after a dot.
+    """
+    noted = vars(_noted)
+    inputs = [f"{i}" for i in range(n)]
+    if not noted.keys() >= {*inputs, *(f".{name}" for name in names)}:
+        return False  # nothing to try with
+    state, context = [noted[name] for name in inputs], {name: noted[f".{name}"] for name in names}
+    steps = list(chain.steps(inverse))
+    modules = list(chain.modules())
+    if any(flag and any(b is not None for b in m._buffers.values()) for flag, m in zip(flags, modules, strict=True)):
+        return False  # some operations write to buffers unseen
+    if any(isinstance(m, Composition) for step in steps for m in step.module.modules()):
+        return False  # a chain inside a branch would put its Function inside torch.func.vjp
+    if any(getattr(type(step), "keep", None) is not getattr(Step, "keep", None) for step in steps):
+        return False  # its inverse needs more than the output
+    return _Trial(chain, inverse).leaves_no_trace(state, context)
+
+
+class _Trial(nn.Module):
+    """The chain's steps as one module, so that ``functional_call`` can give it fake parameters and buffers."""
+
+    def __init__(self, chain: Composition, inverse: bool) -> None:
+        super().__init__()
+        self.chain = chain
+        self.inverse = inverse
+        self.drawn = False
+
+    def forward(self, state: list[Tensor], context: dict[str, Any]) -> None:
+        run_steps(self.chain.steps(self.inverse), tuple(state), context)
+
+    def see(self, operation: Any) -> None:
+        self.drawn = self.drawn or torch.Tag.nondeterministic_seeded in operation.tags
+
+    def leaves_no_trace(self, state: list[Any], context: dict[str, Any]) -> bool:
+        """Whether the steps draw no random numbers, and leave parameters, buffers and attributes as they are."""
+        attributes = [(m, dict(vars(m))) for m in self.chain.modules()]
+        streams = _OtherRandomNumbers()
+        mode = fake_tensor_mode()
+        real = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        fake = {name: mode.from_tensor(t) for name, t in real.items()}
+        given = dict(fake)  # in which functional_call puts what the modules replace
+        versions = {name: t._version for name, t in fake.items()}
+        try:
+            with mode, torch.no_grad(), operation_watcher(self.see):
+                arguments = [_made(t) for t in state], {k: _made(v) for k, v in context.items()}
+                torch.func.functional_call(self, given, arguments, tie_weights=True)
+            written = any(given[k] is not t or t._version != versions[k] for k, t in fake.items())
+        finally:
+            drawn = streams.restore()
+            changed = [(m, before) for m, before in attributes if _changed(vars(m), before)]
+            for m, before in changed:
+                vars(m).clear()
+                vars(m).update(before)
+        return not (self.drawn or drawn or written or changed)
+
+
+def _made(described: Any) -> Any:
+    if not isinstance(described, Described):
+        return described
+    return torch.empty(described.shape, dtype=described.dtype, device=described.device)
+
+
+def _changed(now: dict[str, Any], before: dict[str, Any]) -> bool:
+    return now.keys() != before.keys() or any(now[k] is not v for k, v in before.items())
+
+
+class _OtherRandomNumbers:
+    """The random streams that are not torch's."""
+
+    def __init__(self) -> None:
+        self.numpy = sys.modules.get("numpy.random")
+        self.python = random.getstate()
+        self.of_numpy = None if self.numpy is None else self.numpy.get_state(legacy=False)
+
+    def restore(self) -> bool:
+        """Put the streams back; whether something was drawn from them."""
+        now = _OtherRandomNumbers()
+        random.setstate(self.python)
+        if self.numpy is not None:
+            self.numpy.set_state(self.of_numpy)
+        return repr((self.python, self.of_numpy)) != repr((now.python, now.of_numpy))
