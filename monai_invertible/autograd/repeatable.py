@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from monai_invertible.autograd.module import Composition, Step, run_steps
+from monai_invertible.autograd.module import Composition, Step, observed, run_steps
 from monai_invertible.autograd.torch_internals import fake_tensor_mode, hint, local_while_tracing, operation_watcher
 
 __all__ = ["note", "repeatable"]
@@ -75,8 +75,10 @@ def repeatable(chain: Composition, inverse: bool, flags: tuple[bool, ...], n: in
         return False  # nothing to try with
     state, context = [noted[name] for name in inputs], {name: noted[f".{name}"] for name in names}
     steps = list(chain.steps(inverse))
-    modules = list(chain.modules())
-    if any(flag and any(b is not None for b in m._buffers.values()) for flag, m in zip(flags, modules, strict=True)):
+    layers = [m for m in chain.modules() if m is not chain]
+    if any(observed(m) for m in layers):
+        return False  # its hooks would fire at each evaluation
+    if any(m.training and any(b is not None for b in m._buffers.values()) for m in layers):
         return False  # some operations write to buffers unseen
     if any(isinstance(m, Composition) for step in steps for m in step.module.modules()):
         return False  # a chain inside a branch would put its Function inside torch.func.vjp
@@ -102,7 +104,7 @@ class _Trial(nn.Module):
 
     def leaves_no_trace(self, state: list[Any], context: dict[str, Any]) -> bool:
         """Whether the steps draw no random numbers, and leave parameters, buffers and attributes as they are."""
-        attributes = [(m, dict(vars(m))) for m in self.chain.modules()]
+        before = [_Attributes(m) for m in self.chain.modules()]
         streams = _OtherRandomNumbers()
         mode = fake_tensor_mode()
         real = {**dict(self.named_parameters()), **dict(self.named_buffers())}
@@ -116,11 +118,8 @@ class _Trial(nn.Module):
             written = any(given[k] is not t or t._version != versions[k] for k, t in fake.items())
         finally:
             drawn = streams.restore()
-            changed = [(m, before) for m, before in attributes if _changed(vars(m), before)]
-            for m, before in changed:
-                vars(m).clear()
-                vars(m).update(before)
-        return not (self.drawn or drawn or written or changed)
+            changed = [attributes.restore() for attributes in before]
+        return not (self.drawn or drawn or written or any(changed))
 
 
 def _made(described: Any) -> Any:
@@ -129,8 +128,26 @@ def _made(described: Any) -> Any:
     return torch.empty(described.shape, dtype=described.dtype, device=described.device)
 
 
-def _changed(now: dict[str, Any], before: dict[str, Any]) -> bool:
-    return now.keys() != before.keys() or any(now[k] is not v for k, v in before.items())
+class _Attributes:
+    """What a module holds, and what its lists and dictionaries hold."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.all = vars(module)
+        self.before = dict(self.all)
+        self.held = [(v, v.copy()) for v in self.before.values() if type(v) in (list, dict, set)]
+
+    def restore(self) -> bool:
+        """Put back what was there; whether something else had taken its place."""
+        changed = _ids(self.all) != _ids(self.before) or any(_ids(now) != _ids(before) for now, before in self.held)
+        if changed:
+            for now, before in ((self.all, self.before), *self.held):
+                now.clear()
+                now.extend(before) if isinstance(now, list) else now.update(before)
+        return changed
+
+
+def _ids(items: Any) -> list[Any]:
+    return [(k, id(v)) for k, v in items.items()] if isinstance(items, dict) else [id(v) for v in items]
 
 
 class _OtherRandomNumbers:
