@@ -8,6 +8,7 @@ a module sets stay as they were, forward hooks that only look on fire once.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, NamedTuple
@@ -49,7 +50,11 @@ class Environment:
                     f"InvertibleSequential: parameter '{name}' of {type(m).__name__} is not initialised. Run the "
                     "network once under torch.no_grad() before training it."
                 )
-        self.parameters = [(m, name, p, version(p), p.requires_grad) for m, name, p in parameters]
+        self.sharded = [m for m in self.modules if is_sharding(m)]
+        managed = {id(p) for m in self.sharded for p in m.parameters()}
+        self.parameters = [(m, name, p, version(p), p.requires_grad) for m, name, p in parameters if id(p) not in managed]
+        # What a sharding module's parameters are, whole or a part of them, is its own affair; their values are not.
+        self.shards = [(p, version(p)) for _, _, p in parameters if id(p) in managed and is_shard(p)]
         self.buffers = [
             # Training may change a buffer (batch statistics), so its value is kept; otherwise it must stay as it is.
             (m, name, b, version(b), b.clone() if m.training else None)
@@ -120,6 +125,8 @@ class Environment:
             for m in self.modules:
                 for kind in HOOKS:
                     self._keep_partakers(stack, m, kind)
+            for m in self.sharded:
+                m.unshard()  # an inverse is not a call, before which its hook would do so
             yield
 
     def contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
@@ -127,7 +134,7 @@ class Environment:
         return self.record(), _Repeatable(self.replay)
 
     def _check_versions(self) -> None:
-        for _, _, p, expected, _ in self.parameters:
+        for p, expected in [(p, v) for _, _, p, v, _ in self.parameters] + self.shards:
             if version(p) != expected:
                 raise RuntimeError(
                     f"InvertibleSequential: a parameter of shape {tuple(p.shape)} of {type(self.modules[0]).__name__} "
@@ -149,6 +156,8 @@ class Environment:
         for module, kind in self.hooks:
             hooks = getattr(module, kind)
             for key, hook in list(hooks.items()):
+                if shards(hook):
+                    continue
                 hooks[key] = self._watched(module, kind, key, hook)
                 replaced.append((hooks, key, hook))
         try:
@@ -185,7 +194,8 @@ class Environment:
         """Leave only those of the module's hooks that took part; one that changed values also if removed since."""
         hooks, flags = getattr(module, kind), getattr(module, kind + "_with_kwargs")
         partakers = self.partakers.get((module, kind), {})
-        kept = {key: h for key, h in partakers.items() if h.changed_values or key in hooks}
+        kept = {k: Hook(hook, k in flags, True) for k, hook in hooks.items() if shards(hook)}
+        kept |= {key: h for key, h in partakers.items() if h.changed_values or key in hooks}
         if hooks or kept:
             stack.callback(_restore, hooks, dict(hooks))
             stack.callback(_restore, flags, dict(flags))
@@ -207,6 +217,23 @@ class _Repeatable:
 
     def __exit__(self, *error: Any) -> bool | None:
         return self.entered.pop().__exit__(*error)
+
+
+def is_sharding(module: nn.Module) -> bool:
+    """Whether the module's parameters are shared out among processes by ``torch.distributed.fsdp.fully_shard``."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    return fsdp is not None and isinstance(module, fsdp.FSDPModule)
+
+
+def is_shard(parameter: Tensor) -> bool:
+    """Whether the parameter is this process's part of one."""
+    distributed = sys.modules.get("torch.distributed.tensor")
+    return distributed is not None and isinstance(parameter, distributed.DTensor)
+
+
+def shards(hook: Callable[..., Any]) -> bool:
+    """Whether the hook is one by which ``fully_shard`` gathers parameters; it knows by itself of recomputations."""
+    return getattr(hook, "__module__", "").startswith("torch.distributed.fsdp.")
 
 
 def _restore(items: dict[Any, Any], before: dict[Any, Any]) -> None:
