@@ -25,9 +25,15 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from monai_invertible.autograd.drift import Before, DriftGuard, Sample
 from monai_invertible.autograd.hidden_tensors import warn_of_hidden_tensors
 from monai_invertible.autograd.module import Step
-from monai_invertible.autograd.replay import Environment, storage, version, without_gaps
+from monai_invertible.autograd.replay import Environment, is_shard, storage, version, without_gaps
 
 __all__ = ["Walk"]
+
+STILL_SHARDED = (
+    "InvertibleSequential: the parameters of {} are still shared out among the processes. fully_shard gathers them "
+    "when the module that it was given is called, and here its inverse ran. Register the inverse, "
+    "register_fsdp_forward_method(module, 'inverse') of torch.distributed.fsdp, or give fully_shard the branches."
+)
 
 
 class Reference(NamedTuple):
@@ -101,7 +107,12 @@ class Walk:
             record = Record(step, state, tensors)
             self.records.append(record)
             with record.environment.record(), saved_tensors_hooks(*hooks):
-                outputs = tuple(without_gaps(t) for t in step.forward(*state, **context))
+                try:
+                    outputs = tuple(without_gaps(t) for t in step.forward(*state, **context))
+                except RuntimeError as error:
+                    if "DTensor" in str(error) and any(is_shard(p) for p in step.module.parameters()):
+                        raise RuntimeError(STILL_SHARDED.format(step)) from error
+                    raise
             if type(step).invert is Step.invert and record.environment.changed_by_hooks(step.module):
                 raise RuntimeError(
                     f"InvertibleSequential: a forward hook changed the input or output of layer {step}, which its "

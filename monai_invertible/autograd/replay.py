@@ -52,7 +52,9 @@ class Environment:
                 )
         self.sharded = [m for m in self.modules if is_sharding(m)]
         managed = {id(p) for m in self.sharded for p in m.parameters()}
-        self.parameters = [(m, name, p, version(p), p.requires_grad) for m, name, p in parameters if id(p) not in managed]
+        self.parameters = [
+            (m, name, p, version(p), p.requires_grad) for m, name, p in parameters if id(p) not in managed
+        ]
         # What a sharding module's parameters are, whole or a part of them, is its own affair; their values are not.
         self.shards = [(p, version(p)) for _, _, p in parameters if id(p) in managed and is_shard(p)]
         self.buffers = [
