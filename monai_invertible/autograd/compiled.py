@@ -76,44 +76,50 @@ class _Chain(torch.autograd.Function):
         outputs = run_steps(chain.steps(inverse), tensors[:n], context)
         ctx.chain, ctx.inverse, ctx.keys, ctx.constants = chain, inverse, keys, constants
         ctx.n = len(outputs)
+        device = tensors[0].device.type
+        ctx.autocast = device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
         ctx.save_for_backward(*outputs, *tensors[n : n + len(keys)])
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        saved = ctx.saved_tensors
-        state = tuple(t.detach() for t in saved[: ctx.n])
-        tensors = {k: t.detach() for k, t in zip(ctx.keys, saved[ctx.n :], strict=True) if t.is_floating_point()}
-        constants = {
-            **ctx.constants,
-            **{k: t.detach() for k, t in zip(ctx.keys, saved[ctx.n :], strict=True) if not t.is_floating_point()},
-        }
-        context_grads: dict[str, Tensor] = {}
-        parameter_grads: dict[int, Tensor] = {}
-        for step in reversed(list(ctx.chain.steps(ctx.inverse))):
-            parameters = dict(step.module.named_parameters())
-            inputs = tuple(t.detach() for t in step.invert(*state, **constants, **tensors))
+        device, dtype, enabled = ctx.autocast
+        with torch.autocast(device, dtype=dtype, enabled=enabled, cache_enabled=False):  # as the forward ran
+            return _backward(ctx, grads)
 
-            def forward(
-                p: dict[str, Tensor], c: dict[str, Tensor], *s: Tensor, step: Step = step
-            ) -> tuple[Tensor, ...]:
-                with with_parameters(step.module, p):
-                    return step.forward(*s, **constants, **c)
 
-            pull: Any = torch.func.vjp(forward, parameters, tensors, *inputs)[1]
-            by_parameter, by_context, *by_input = pull(tuple(grads))
-            grads = tuple(by_input)
-            for name, parameter in parameters.items():
-                _add(parameter_grads, id(parameter), by_parameter[name])
-            for key, grad in by_context.items():
-                _add(context_grads, key, grad)
-            state = inputs
-        return (
-            *(None,) * 5,
-            *grads,
-            *(context_grads.get(k) for k in ctx.keys),
-            *(parameter_grads.get(id(p)) for p in ctx.chain.parameters()),
-        )
+def _backward(ctx: Any, grads: tuple[Tensor, ...]) -> Any:
+    saved = ctx.saved_tensors
+    state = tuple(t.detach() for t in saved[: ctx.n])
+    tensors = {k: t.detach() for k, t in zip(ctx.keys, saved[ctx.n :], strict=True) if t.is_floating_point()}
+    constants = {
+        **ctx.constants,
+        **{k: t.detach() for k, t in zip(ctx.keys, saved[ctx.n :], strict=True) if not t.is_floating_point()},
+    }
+    context_grads: dict[str, Tensor] = {}
+    parameter_grads: dict[int, Tensor] = {}
+    for step in reversed(list(ctx.chain.steps(ctx.inverse))):
+        parameters = dict(step.module.named_parameters())
+        inputs = tuple(t.detach() for t in step.invert(*state, **constants, **tensors))
+
+        def forward(p: dict[str, Tensor], c: dict[str, Tensor], *s: Tensor, step: Step = step) -> tuple[Tensor, ...]:
+            with with_parameters(step.module, p):
+                return step.forward(*s, **constants, **c)
+
+        pull: Any = torch.func.vjp(forward, parameters, tensors, *inputs)[1]
+        by_parameter, by_context, *by_input = pull(tuple(grads))
+        grads = tuple(by_input)
+        for name, parameter in parameters.items():
+            _add(parameter_grads, id(parameter), by_parameter[name])
+        for key, grad in by_context.items():
+            _add(context_grads, key, grad)
+        state = inputs
+    return (
+        *(None,) * 5,
+        *grads,
+        *(context_grads.get(k) for k in ctx.keys),
+        *(parameter_grads.get(id(p)) for p in ctx.chain.parameters()),
+    )
 
 
 def _add(grads: dict[Any, Tensor], key: Any, grad: Tensor) -> None:
