@@ -28,7 +28,7 @@ _noted = threading.local()  # by name: what was noted in this thread, until the 
 class Described(NamedTuple):
     """A tensor, as far as the trial needs to know it."""
 
-    shape: tuple[int | None, ...]
+    shape: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
 
@@ -49,8 +49,9 @@ def _note(frame: Any) -> None:
         return
     known = True
     if isinstance(value, Tensor):
-        value = Described(tuple(hint(n) for n in value.shape), value.dtype, value.device)
-        known = None not in value.shape
+        shape = [n for n in map(hint, value.shape) if n is not None]
+        known = len(shape) == value.ndim
+        value = Described(tuple(shape), value.dtype, value.device)
     elif isinstance(value, torch.SymInt):
         value = hint(value)
         known = value is not None
@@ -87,37 +88,45 @@ def repeatable(chain: Composition, inverse: bool, flags: tuple[bool, ...], n: in
     return _Trial(chain, inverse).leaves_no_trace(state, context)
 
 
-class _Trial(nn.Module):
-    """The chain's steps as one module, so that ``functional_call`` can give it fake parameters and buffers."""
+class _Trial:
+    """One run of the chain's steps with fake parameters, buffers and inputs."""
 
     def __init__(self, chain: Composition, inverse: bool) -> None:
-        super().__init__()
         self.chain = chain
         self.inverse = inverse
         self.drawn = False
-
-    def forward(self, state: list[Tensor], context: dict[str, Any]) -> None:
-        run_steps(self.chain.steps(self.inverse), tuple(state), context)
 
     def see(self, operation: Any) -> None:
         self.drawn = self.drawn or torch.Tag.nondeterministic_seeded in operation.tags
 
     def leaves_no_trace(self, state: list[Any], context: dict[str, Any]) -> bool:
         """Whether the steps draw no random numbers, and leave parameters, buffers and attributes as they are."""
-        before = [_Attributes(m) for m in self.chain.modules()]
-        streams = _OtherRandomNumbers()
         mode = fake_tensor_mode()
-        real = {**dict(self.named_parameters()), **dict(self.named_buffers())}
-        fake = {name: mode.from_tensor(t) for name, t in real.items()}
-        given = dict(fake)  # in which functional_call puts what the modules replace
-        versions = {name: t._version for name, t in fake.items()}
+        before = [_Attributes(m) for m in self.chain.modules()]
+        slots = [
+            (held, name, mode.from_tensor(tensor))  # the same one for a tensor that is shared
+            for m in self.chain.modules()
+            for held in (m._parameters, m._buffers)
+            for name, tensor in held.items()
+            if tensor is not None
+        ]
+        versions = [fake._version for _, _, fake in slots]
+        streams = _OtherRandomNumbers()
+        real = [held[name] for held, name, _ in slots]
         try:
+            for held, name, fake in slots:
+                held[name] = fake
             with mode, torch.no_grad(), operation_watcher(self.see):
-                arguments = [_made(t) for t in state], {k: _made(v) for k, v in context.items()}
-                torch.func.functional_call(self, given, arguments, tie_weights=True)
-            written = any(given[k] is not t or t._version != versions[k] for k, t in fake.items())
+                inputs, named = tuple(_made(t) for t in state), {k: _made(v) for k, v in context.items()}
+                run_steps(self.chain.steps(self.inverse), inputs, named)
+            written = any(
+                held.get(name) is not fake or fake._version != v
+                for (held, name, fake), v in zip(slots, versions, strict=True)
+            )
         finally:
             drawn = streams.restore()
+            for (held, name, _), tensor in zip(slots, real, strict=True):
+                held[name] = tensor
             changed = [attributes.restore() for attributes in before]
         return not (self.drawn or drawn or written or any(changed))
 

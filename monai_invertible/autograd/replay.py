@@ -128,7 +128,7 @@ class Environment:
                 for kind in HOOKS:
                     self._keep_partakers(stack, m, kind)
             for m in self.sharded:
-                m.unshard()  # an inverse is not a call, before which its hook would do so
+                m.unshard()  # type: ignore[operator]  # an inverse is not a call, before which its hook would do so
             yield
 
     def contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

@@ -101,6 +101,14 @@ def test_frozen_and_tied_parameters():
     assert_compiled_same(chain, backend="aot_eager", fullgraph=True)
 
 
+def test_a_layer_twice_in_a_branch():
+    conv = nn.Conv1d(2, 2, 3, padding=1)
+    chain = coupling_chain(2, lambda: nn.Sequential(conv, nn.Tanh(), conv))
+    before = list(chain.parameters())
+    assert_compiled_same(chain, backend="aot_eager", fullgraph=True)
+    assert all(a is b for a, b in zip(chain.parameters(), before, strict=True))
+
+
 def test_autocast():
     chain = coupling_chain(2, smooth, dtype=torch.float32)
     found = []

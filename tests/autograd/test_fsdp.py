@@ -1,4 +1,4 @@
-"""fully_shard (FSDP2): two processes, each with half of the parameters and batch, find the gradients of one with all."""
+"""fully_shard (FSDP2): two processes, each with half of the parameters and batch, find the gradients of one process."""
 
 from __future__ import annotations
 
