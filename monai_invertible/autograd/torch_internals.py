@@ -68,6 +68,15 @@ def with_parameters(module: nn.Module, parameters: dict[str, Tensor]) -> Abstrac
     """The module with other parameters, inside of a traced function (``nn.utils.stateless._reparametrize_module``).
 
     The public ``torch.func.functional_call`` calls the module's ``forward`` only, and a module around it, whose forward
-    is another function, cannot be made while the compiler traces. All versions from 2.8 on have it.
+    is another function, cannot be made while the compiler traces. Each place that holds a parameter is named once:
+    ``tie_weights=True`` would name it twice where a layer is held twice, and not give its parameter back.
+    All versions from 2.8 on have it.
     """
-    return _reparametrize_module(module, parameters, tie_weights=True)
+    given = {id(p): parameters[name] for name, p in module.named_parameters()}
+    places = {
+        f"{path}.{name}" if path else name: given[id(p)]
+        for path, m in module.named_modules()
+        for name, p in m._parameters.items()
+        if p is not None
+    }
+    return _reparametrize_module(module, places)
