@@ -103,10 +103,10 @@ class _Trial:
         """Whether the steps draw no random numbers, and leave parameters, buffers and attributes as they are."""
         mode = fake_tensor_mode()
         before = [_Attributes(m) for m in self.chain.modules()]
-        slots = [
+        slots: list[tuple[dict[str, Any], str, Tensor]] = [
             (held, name, mode.from_tensor(tensor))  # the same one for a tensor that is shared
             for m in self.chain.modules()
-            for held in (m._parameters, m._buffers)
+            for held in (vars(m)["_parameters"], vars(m)["_buffers"])
             for name, tensor in held.items()
             if tensor is not None
         ]
