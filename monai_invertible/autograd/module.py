@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any, Protocol
 
 import torch
@@ -147,7 +147,8 @@ class Composition(InvertibleModule):
 
     def inverse(self, *state: Tensor, **context: Any) -> State:
         """Run the inverse steps in order, as plain autograd."""
-        return as_state(run_steps(self.steps(inverse=True), state, context))
+        backwards = partial(self.steps, inverse=True)
+        return as_state(visited(self, backwards, state, context) or run_steps(backwards(), state, context))
 
 
 class Inverse(InvertibleModule):
@@ -168,7 +169,8 @@ class Inverse(InvertibleModule):
 
     def inverse(self, *state: Tensor, **context: Any) -> State:
         """``module.forward``."""
-        return self.module(*state, **context)
+        found = visited(self, partial(self.steps, inverse=True), state, context)
+        return self.module(*state, **context) if found is None else as_state(found)
 
     def steps(self, inverse: bool = False) -> Iterable[Step]:
         return flatten((self.module,), not inverse)
@@ -193,7 +195,10 @@ class Visit:
 
     def run(self, steps: Iterable[Step], state: tuple[Tensor, ...], context: dict[str, Any]) -> tuple[Tensor, ...]:
         """The module was called."""
-        same_context = context.keys() == self.context.keys() and all(context[k] is v for k, v in self.context.items())
+        same_context = context.keys() == self.context.keys() and all(
+            context[k] is v or (isinstance(v, Tensor) and same([(v, version(v))], (context[k],)))
+            for k, v in self.context.items()
+        )
         self.changed = not same_context or not same(self.given, state)
         outputs = self.runner.run_steps(steps, state)
         self.found = [(t, version(t)) for t in outputs]
@@ -242,8 +247,11 @@ def same(before: list[tuple[Tensor, int]], now: tuple[Tensor, ...]) -> bool:
         version(b) == count
         and (
             a is b
-            or (storage(a) == storage(b) and (a.shape, a.stride()) == (b.shape, b.stride()))
-            and a.storage_offset() == b.storage_offset()
+            or (storage(a) == storage(b) and a.storage_offset() == b.storage_offset())
+            and (
+                a.shape == b.shape
+                and all(n <= 1 or s == t for n, s, t in zip(a.shape, a.stride(), b.stride(), strict=True))
+            )
         )
         for (a, count), b in zip(before, now, strict=True)
     )
@@ -280,9 +288,8 @@ def steps_of(layer: InvertibleModule, inverse: bool) -> Iterable[Step]:
     kind: Any = type(layer)
     if "forward" in vars(layer) or not told_by_steps(kind):
         return (Step(layer, inverse),)
-    if not inverse and observed(layer) and isinstance(layer, (Composition, Inverse)):
-        return (Whole(layer),)
-    return layer.steps(inverse)
+    wrapped = "inverse" in vars(layer) if inverse else observed(layer)  # as by register_fsdp_forward_method
+    return (Whole(layer, inverse),) if wrapped and isinstance(layer, (Composition, Inverse)) else layer.steps(inverse)
 
 
 @cache

@@ -35,6 +35,7 @@ from monai_invertible.autograd.stream_order import StreamOrder
 from monai_invertible.autograd.torch_internals import (
     graph_is_retained,
     is_fake,
+    is_shard,
     outside_transforms,
     storage,
     version,
@@ -43,6 +44,11 @@ from monai_invertible.autograd.torch_internals import (
 __all__ = ["Walk"]
 
 nothing: Any = nullcontext()
+STILL_SHARDED = (
+    "{}: the parameters of {} are still shared out among the processes. fully_shard gathers them when the module that "
+    "it was given is called, and here its inverse ran. Register the inverse, register_fsdp_forward_method(module, "
+    "'inverse') of torch.distributed.fsdp, or give fully_shard the branches."
+)
 UNDONE = 1e-2  # relative error of an inverse that has drawn other random numbers than the forward
 
 
@@ -153,7 +159,12 @@ class Walk:
         self.records.append(record)
         hooks = saved_tensors_hooks(uncompiled(self.pack), uncompiled(self.unpack))
         with record.environment.record(self.streams), record.calls or nothing, hooks:
-            outputs = tuple(own_memory(t) for t in step.forward(*state, **self.given))
+            try:
+                outputs = tuple(own_memory(t) for t in step.forward(*state, **self.given))
+            except RuntimeError as error:
+                if "DTensor" in str(error) and any(is_shard(p) for p in step.module.parameters()):
+                    raise RuntimeError(STILL_SHARDED.format(self.who, step)) from error
+                raise
         if type(step).invert is Step.invert and record.environment.hooks.changed_values(step.module):
             raise self._hook_changes(step)
         warn_of_hidden_tensors(step, outputs, state, self.who)

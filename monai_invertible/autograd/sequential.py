@@ -98,7 +98,8 @@ class InvertibleSequential(Composition, BackpropSwitch):
 
     def inverse(self, *state: Tensor, **context: Any) -> State:
         """Map an output state back, as cheap to train as :meth:`forward`."""
-        return self._run(True, state, context)
+        found = visited(self, partial(self.steps, inverse=True), state, context)
+        return self._run(True, state, context) if found is None else as_state(found)
 
     def _run(self, inverse: bool, state: tuple[Tensor, ...], context: dict[str, Any]) -> State:
         check_state(type(self).__name__, state)
@@ -117,13 +118,16 @@ class InvertibleSequential(Composition, BackpropSwitch):
         if torch.compiler.is_compiling():
             from monai_invertible.autograd.compiled import run_compiled  # loads the compiler, which takes its time
 
-            return as_state(run_compiled(self, inverse, state, context))
+            return as_state(run_compiled(self, inverse, state, context, self._walk))
+        return as_state(self._walk(inverse, state, context))
+
+    def _walk(self, inverse: bool, state: tuple[Tensor, ...], context: dict[str, Any]) -> tuple[Tensor, ...]:
         for part in parts(self, inverse):
             if isinstance(part, list):
                 state = Walk(part, context, self.guard, type(self).__name__).run(state)
             else:
                 state = as_tuple(part(*state, **context))
-        return as_state(state)
+        return state
 
 
 def check_state(who: str, state: tuple[Tensor, ...]) -> None:
