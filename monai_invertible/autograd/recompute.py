@@ -22,7 +22,8 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from monai_invertible.autograd.drift import Before, DriftGuard, Sample
+from monai_invertible.autograd.drift import DriftGuard
+from monai_invertible.autograd.drift_watch import Watch
 from monai_invertible.autograd.hidden_tensors import warn_of_hidden_tensors
 from monai_invertible.autograd.module import Step
 from monai_invertible.autograd.replay import Environment, storage, version, without_gaps
@@ -83,8 +84,7 @@ class Walk:
     def __init__(self, steps: Sequence[Step], context: dict[str, Any], guard: DriftGuard) -> None:
         self.steps = steps
         self.guard = guard
-        self.before: dict[int, Before] = {}  # samples of the inputs of steps
-        self.after = Sample(())  # will be of the output's last tensor
+        self.watches: dict[int, Watch | None] = {}  # of the inputs of steps
         # As the re-run reads it: cut off from the graph, requiring gradients where the original does.
         self.context = tree_map_only(Tensor, lambda t: t.detach().requires_grad_(t.requires_grad), context)
         self.context_tensors = [Reference(t, version(t)) for t in tree_leaves(self.context) if isinstance(t, Tensor)]
@@ -108,9 +108,9 @@ class Walk:
                     'inverse cannot undo. Hook a branch of the layer instead, or use backprop="store".'
                 )
             warn_of_hidden_tensors(step, outputs, state)
-            if self.guard.trace is not None or (self.guard.on and record.specs and not self.before):
+            if self.guard.trace is not None or (record.specs and not self.watches):
                 # Of the chain's input; backward comes no further than to the first step that saves something.
-                self.before[len(self.records) - 1] = Before(state, whole=self.guard.trace is not None)
+                self.watches[len(self.records) - 1] = self.guard.begin(state)
             record.running = None
             record.state = set()  # these identify storages only while the storages live
             record.references = set()
@@ -118,8 +118,8 @@ class Walk:
         if any(record.specs for record in self.records):
             anchor = torch.empty(0, requires_grad=True)
             self.output = Kept.apply(anchor, *(t.detach() for t in state)).grad_fn
-            if self.guard.on:
-                self.after = Sample(state[-1:])
+            for watch in filter(None, self.watches.values()):
+                watch.output(state)
         return state
 
     def pack(self, tensor: Tensor) -> Reference | Placeholder:
@@ -196,8 +196,9 @@ class Walk:
             else:  # nothing is asked for
                 state = record.step.invert(*self.state, **self.context)
         self.state, self.position = tuple(without_gaps(t.detach()) for t in state), self.position - 1
-        if self.position in self.before:
-            self.guard.compare(self.before[self.position], self.after, self.state, self.steps, self.position)
+        watch = self.watches.get(self.position)
+        if watch is not None:
+            self.guard.judge(watch, self.state, self.steps, self.position)
 
     def _capture(self, record: Record, function: Callable[..., Any], *inputs: Tensor | None, **context: Any) -> Any:
         """Evaluate ``function`` and keep what autograd saves for the graph that is waiting for it."""

@@ -1,0 +1,169 @@
+"""How far a recomputed state is from what it was: over all of it, from a few numbers of each channel.
+
+Of a channel x, random signs r keep the number <r, x>. Of the recomputed x' they give another, and the mean square of
+the difference, over the signs, is the square of \\|x' - x\\| (Johnson and Lindenstrauss, Extensions of Lipschitz
+mappings into a Hilbert space, 1984; with signs: Achlioptas, Database-friendly random projections, 2003). So an error is
+seen wherever it is; that of a single voxel even exactly. The signs are drawn again when they are needed again, by a
+generator of their own. They multiply piece by piece, which is exact in any format, as a matrix product is not, asks for
+no layout, and takes no memory that matters.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from math import inf, nan
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["Watch"]
+
+LOOKS = 4  # random numbers of a channel
+SMALL = 4096  # numbers: such a state is kept itself
+FEW = 16 * LOOKS  # numbers of a channel, below which it is not worth numbers of its own
+PIECE = 2**16  # numbers that are multiplied at a time: some hundred kilobytes, which stay in a processor's cache
+LAUNCH = 2**20, 16  # the same on other devices, where an operation costs its launch: numbers, or a part of the state
+OTHERS = 0.1  # a channel's scale is at least this part of that of all channels
+ROUNDING = 1e-4  # and of the root mean square: about a thousand roundings in single precision
+seeds = random.Random(0)  # of its own: nobody else's random numbers change
+
+
+class Watch:
+    r"""Remembers a state by a few numbers and says how wrong it was recomputed.
+
+    The error of channel c is :math:`\|x'_c - x_c\|`, relative to its scale: the standard deviation of :math:`x_c`
+    about its mean (which a normalisation would take away), or a tenth of that over all channels if that is larger, and
+    a ten-thousandth of the root mean square of input or output. So nothing is judged by its own rounding: neither a
+    channel or a sample which holds nothing else, nor an image without contrast. Tensors of few numbers, such as
+    statistics, are one channel each, judged by the standard deviation over all.
+
+    Args:
+        state: what will be recomputed; tensors of floating-point or complex numbers, one number at least.
+        whole: keep it all.
+    """
+
+    def __init__(self, state: Sequence[Tensor], *, whole: bool = False) -> None:
+        self.seed = seeds.getrandbits(32)
+        with torch.no_grad():
+            tensors = [by_channel(t) for t in state]
+            self.whole = whole or sum(t.numel() for t in tensors) <= SMALL
+            self.spreads = [spread(t) for t in tensors]
+            self.kept = [t.clone() for t in tensors] if self.whole else self.look(tensors)
+        self.end = torch.zeros((), device=tensors[0].device)
+        self.rounding = max([ROUNDING, *(32 * torch.finfo(t.dtype).eps for t in tensors)])
+
+    def look(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Of each channel the sums with random signs, (LOOKS, C)."""
+        device = tensors[0].device
+        generator = torch.Generator(device).manual_seed(self.seed)
+        places = torch.arange(LOOKS, dtype=torch.uint8, device=device)
+        found = []
+        for t in tensors:
+            sums = []
+            for piece in map(single, pieces(t)):
+                places = places.view(-1, *[1] * piece.ndim)
+                shape = piece.shape[0], 1, *piece.shape[2:]
+                bits = torch.randint(0, 2**LOOKS, shape, dtype=torch.uint8, generator=generator, device=device)
+                signs = ((bits >> places) & 1).to(piece.dtype).mul_(2).sub_(1)
+                sums.append(wide(signs.mul(piece).sum([1, *range(3, piece.ndim + 1)])))
+            found.append(sums[0] if len(sums) == 1 else torch.stack(sums).sum(0))
+        return found
+
+    def output(self, state: Sequence[Tensor]) -> None:
+        """Be told the chain's output."""
+        with torch.no_grad():
+            squares = [(norm(t.detach()).square() / t.numel()).to(self.end.device) for t in state if t.numel()]
+            self.end = torch.stack(squares).amax()
+
+    def noise(self, state: Sequence[Tensor]) -> list[Tensor]:
+        """Of each tensor and channel the square of the error's norm."""
+        tensors = [by_channel(t) for t in state]
+        if self.whole:
+            return [norm(a - b, dims(a)).square() for a, b in zip(tensors, self.kept, strict=True)]
+        return [(a - b).square().mean(0) for a, b in zip(self.look(tensors), self.kept, strict=True)]
+
+    def error(self, state: Sequence[Tensor]) -> Tensor:
+        """The largest of all channels, a number on the state's device.
+
+        It is infinite when the recomputed state is not finite, and not a number when there is nothing to judge by: the
+        forward was not finite, or its input and output are zero.
+        """
+        with torch.no_grad():
+            count = sum(s.count * len(s.variance) for s in self.spreads)
+            variance = torch.stack([s.variance.sum() * s.count for s in self.spreads]).sum() / count
+            energy = torch.stack([s.energy.sum() * s.count for s in self.spreads]).sum() / count
+            rounding = torch.maximum(energy, self.end) * self.rounding**2
+            errors = []
+            for noise, s in zip(self.noise(state), self.spreads, strict=True):
+                least = variance if s.together else variance * OTHERS**2
+                errors.append((noise / s.count / (torch.maximum(s.variance, least) + rounding)).amax())
+            error = torch.stack(errors).amax().sqrt().nan_to_num(nan=inf, posinf=inf)
+            return torch.where(rounding.isfinite() & (rounding > 0), error, nan)
+
+    def totals(self, state: Sequence[Tensor]) -> tuple[float, float]:
+        """Mean squares of what was remembered and of the error, over all; for the signal-to-noise ratio."""
+        with torch.no_grad():
+            count = sum(s.count * len(s.variance) for s in self.spreads)
+            energy = sum(float(s.energy.sum()) * s.count for s in self.spreads)
+            return energy / count, sum(float(n.sum()) for n in self.noise(state)) / count
+
+
+class Spread(NamedTuple):
+    """Of the channels of a tensor: (C,) each."""
+
+    variance: Tensor
+    energy: Tensor  # mean square
+    count: int  # numbers of a channel
+    together: bool  # the whole tensor is one channel
+
+
+def spread(tensor: Tensor) -> Spread:
+    """In one pass, accurate whatever the mean."""
+    parts = [torch.var_mean(single(p), dims(p), correction=0) for p in pieces(tensor)]
+    count = tensor.numel() // tensor.shape[1]
+    if len(parts) == 1:
+        variance, mean = (wide(t) for t in parts[0])
+        return Spread(variance, variance + mean.square(), count, tensor.shape[1] == 1)
+    variances, means = (wide(torch.stack(t)) for t in zip(*parts, strict=True))
+    weights = [p.numel() / tensor.numel() for p in pieces(tensor)]
+    weight = torch.tensor(weights, dtype=means.dtype, device=means.device).unsqueeze(1)
+    mean = (weight * means).sum(0)
+    variance = (weight * (variances + (means - mean).square())).sum(0)
+    return Spread(variance, variance + mean.square(), count, tensor.shape[1] == 1)
+
+
+def by_channel(tensor: Tensor) -> Tensor:
+    """As (B, C, ...); of few numbers a channel, as one channel."""
+    t = tensor.detach().as_subclass(Tensor)
+    t = torch.view_as_real(t) if t.is_complex() else t
+    together = t.ndim < 3 or t.numel() < FEW * t.shape[1]
+    return t.reshape(1, 1, -1) if together else t
+
+
+def pieces(tensor: Tensor) -> Iterator[Tensor]:
+    """Views of a (B, C, ...), which divide samples and the first of the other dimensions."""
+    limit = PIECE if tensor.device.type == "cpu" else max(LAUNCH[0], tensor.numel() // LAUNCH[1])
+    for samples in tensor.split(max(limit * len(tensor) // tensor.numel(), 1)):
+        yield from samples.split(max(limit * samples.shape[2] // samples.numel(), 1), 2)
+
+
+def dims(tensor: Tensor) -> list[int]:
+    """All but that of the channels."""
+    return [0, *range(2, tensor.ndim)]
+
+
+def norm(tensor: Tensor, dims: list[int] | None = None) -> Tensor:
+    """Root of the sum of squares, in single precision at least."""
+    return wide(torch.linalg.vector_norm(single(tensor), dim=dims))
+
+
+def single(tensor: Tensor) -> Tensor:
+    """In single precision at least."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """In double precision, where a device has it."""
+    return tensor.to(torch.float32 if tensor.device.type == "mps" else torch.float64)
