@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from monai_invertible.autograd.drift_watch import Watch
+from monai_invertible.autograd.drift_watch import Watch, measurable
 
 __all__ = ["DriftGuard", "StepDrift", "read_drift", "set_drift_guard", "trace_drift"]
 
@@ -47,7 +47,7 @@ class DriftGuard:
     The measured error is that of the worst channel: the root mean square of :math:`x' - x` over the whole of it,
     divided by the standard deviation of x (:class:`~monai_invertible.autograd.drift_watch.Watch` has the details): 1e-6
     to 1e-4 for a healthy chain in single precision, 1 for noise. It is not a number, and nothing is said, when the
-    forward itself is not finite, or when input and output are zero. Each of the first four forwards is measured, then
+    forward itself is not finite, or when the input does not vary, as that of an empty patch. Each of the first four forwards is measured, then
     one of eight. On a GPU nobody waits for the result: it is looked at in the chain's next forward or backward.
 
     Args:
@@ -165,18 +165,6 @@ class Reading:
         if self.event is not None:
             self.event.synchronize()
         return float(self.error)
-
-
-def measurable(state: Sequence[Tensor]) -> list[Tensor]:
-    """The state's tensors of numbers that rounding can change; none where there are no numbers to look at.
-
-    As in tensors which only describe others (fake and meta ones) or are parts of others, and in the capture of a graph.
-    """
-    if any(t.is_meta or type(t).__torch_dispatch__ is not Tensor.__torch_dispatch__ for t in state):
-        return []
-    found = [t for t in state if t.numel() and (t.is_floating_point() or t.is_complex())]
-    capturing = any(t.is_cuda for t in found) and torch.cuda.is_current_stream_capturing()
-    return [] if capturing else found
 
 
 def set_drift_guard(network: nn.Module, warn_above: float | None = 1e-2, raise_above: float | None = 1e-1) -> nn.Module:

@@ -25,7 +25,8 @@ SMALL = 4096  # numbers: such a state is kept itself
 FEW = 16 * LOOKS  # numbers of a channel, below which it is not worth numbers of its own
 PIECE = 2**16  # numbers that are multiplied at a time: some hundred kilobytes, which stay in a processor's cache
 LAUNCH = 2**20, 16  # the same on other devices, where an operation costs its launch: numbers, or a part of the state
-OTHERS = 0.1  # a channel's scale is at least this part of that of all channels
+OTHERS = 0.1  # a channel's scale is at least this part of the largest channel's
+BEHIND = 0.03  # and this part of the standard deviation of the chain's output, to which it is added
 ROUNDING = 1e-4  # and of the root mean square: about a thousand roundings in single precision
 seeds = random.Random(0)  # of its own: nobody else's random numbers change
 
@@ -34,10 +35,11 @@ class Watch:
     r"""Remembers a state by a few numbers and says how wrong it was recomputed.
 
     The error of channel c is :math:`\|x'_c - x_c\|`, relative to its scale: the standard deviation of :math:`x_c`
-    about its mean (which a normalisation would take away), or a tenth of that over all channels if that is larger, and
-    a ten-thousandth of the root mean square of input or output. So nothing is judged by its own rounding: neither a
-    channel or a sample which holds nothing else, nor an image without contrast. Tensors of few numbers, such as
-    statistics, are one channel each, judged by the standard deviation over all.
+    about its mean (which a normalisation would take away), or a tenth of the largest channel's if that is more; and at
+    least three percent of the output's largest, and a ten-thousandth of the root mean square of input or output. So
+    nothing is judged by its own rounding: neither a channel or a sample which holds nothing else, nor an image almost
+    without contrast, nor an input that drowns in what the chain adds to it. Tensors of few numbers, such as statistics,
+    are one channel each, judged by the scale of the largest of all.
 
     Args:
         state: what will be recomputed; tensors of floating-point or complex numbers, one number at least.
@@ -51,8 +53,9 @@ class Watch:
             self.whole = whole or sum(t.numel() for t in tensors) <= SMALL
             self.spreads = [spread(t) for t in tensors]
             self.kept = [t.clone() for t in tensors] if self.whole else self.look(tensors)
-        self.end = torch.zeros((), device=tensors[0].device)
-        self.rounding = max([ROUNDING, *(32 * torch.finfo(t.dtype).eps for t in tensors)])
+        self.ends: list[Spread] = []
+        eps = max(torch.finfo(t.dtype).eps for t in tensors)
+        self.rounding, self.flat = max(ROUNDING, 32 * eps), 16 * eps
 
     def look(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Of each channel the sums with random signs, (LOOKS, C)."""
@@ -71,11 +74,10 @@ class Watch:
             found.append(sums[0] if len(sums) == 1 else torch.stack(sums).sum(0))
         return found
 
-    def output(self, state: Sequence[Tensor]) -> None:
-        """Be told the chain's output."""
+    def end(self, state: Sequence[Tensor]) -> None:
+        """Be told the chain's output, whose layout and number of tensors are its own."""
         with torch.no_grad():
-            squares = [(norm(t.detach()).square() / t.numel()).to(self.end.device) for t in state if t.numel()]
-            self.end = torch.stack(squares).amax()
+            self.ends = [spread(by_channel(t)) for t in measurable(state)]
 
     def noise(self, state: Sequence[Tensor]) -> list[Tensor]:
         """Of each tensor and channel the square of the error's norm."""
@@ -88,26 +90,23 @@ class Watch:
         """The largest of all channels, a number on the state's device.
 
         It is infinite when the recomputed state is not finite, and not a number when there is nothing to judge by: the
-        forward was not finite, or its input and output are zero.
+        forward was not finite, or its input does not vary but by rounding, as that of an empty patch.
         """
         with torch.no_grad():
-            count = sum(s.count * len(s.variance) for s in self.spreads)
-            variance = torch.stack([s.variance.sum() * s.count for s in self.spreads]).sum() / count
-            energy = torch.stack([s.energy.sum() * s.count for s in self.spreads]).sum() / count
-            rounding = torch.maximum(energy, self.end) * self.rounding**2
+            variance, energy = largest(self.spreads), mean_square(self.spreads)
+            floor = torch.maximum(energy, mean_square(self.ends)) * self.rounding**2 + largest(self.ends) * BEHIND**2
             errors = []
             for noise, s in zip(self.noise(state), self.spreads, strict=True):
                 least = variance if s.together else variance * OTHERS**2
-                errors.append((noise / s.count / (torch.maximum(s.variance, least) + rounding)).amax())
+                errors.append((noise / s.count / (torch.maximum(s.variance, least) + floor)).amax())
             error = torch.stack(errors).amax().sqrt().nan_to_num(nan=inf, posinf=inf)
-            return torch.where(rounding.isfinite() & (rounding > 0), error, nan)
+            return torch.where(floor.isfinite() & (variance > energy * self.flat**2), error, nan)
 
     def totals(self, state: Sequence[Tensor]) -> tuple[float, float]:
         """Mean squares of what was remembered and of the error, over all; for the signal-to-noise ratio."""
         with torch.no_grad():
-            count = sum(s.count * len(s.variance) for s in self.spreads)
-            energy = sum(float(s.energy.sum()) * s.count for s in self.spreads)
-            return energy / count, sum(float(n.sum()) for n in self.noise(state)) / count
+            noise = sum(float(n.sum()) for n in self.noise(state))
+            return float(mean_square(self.spreads)), noise / sum(s.count * len(s.energy) for s in self.spreads)
 
 
 class Spread(NamedTuple):
@@ -117,6 +116,17 @@ class Spread(NamedTuple):
     energy: Tensor  # mean square
     count: int  # numbers of a channel
     together: bool  # the whole tensor is one channel
+
+
+def mean_square(spreads: Sequence[Spread]) -> Tensor:
+    """Over all tensors."""
+    count = sum(s.count * len(s.energy) for s in spreads)
+    return torch.stack([s.energy.sum() * s.count for s in spreads]).sum() / count
+
+
+def largest(spreads: Sequence[Spread]) -> Tensor:
+    """Variance of a channel; of those of statistics only where there are no others."""
+    return torch.stack([s.variance.amax() for s in [s for s in spreads if not s.together] or spreads]).amax()
 
 
 def spread(tensor: Tensor) -> Spread:
@@ -132,6 +142,18 @@ def spread(tensor: Tensor) -> Spread:
     mean = (weight * means).sum(0)
     variance = (weight * (variances + (means - mean).square())).sum(0)
     return Spread(variance, variance + mean.square(), count, tensor.shape[1] == 1)
+
+
+def measurable(state: Sequence[Tensor]) -> list[Tensor]:
+    """The state's tensors of numbers that rounding can change; none where there are no numbers to look at.
+
+    As in tensors which only describe others (fake and meta ones) or are parts of others, and in the capture of a graph.
+    """
+    if any(t.is_meta or type(t).__torch_dispatch__ is not Tensor.__torch_dispatch__ for t in state):
+        return []
+    found = [t for t in state if t.numel() and (t.is_floating_point() or t.is_complex())]
+    capturing = any(t.is_cuda for t in found) and torch.cuda.is_current_stream_capturing()
+    return [] if capturing else found
 
 
 def by_channel(tensor: Tensor) -> Tensor:

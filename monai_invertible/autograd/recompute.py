@@ -119,7 +119,7 @@ class Walk:
             anchor = torch.empty(0, requires_grad=True)
             self.output = Kept.apply(anchor, *(t.detach() for t in state)).grad_fn
             for watch in filter(None, self.watches.values()):
-                watch.output(state)
+                watch.end(state)
         return state
 
     def pack(self, tensor: Tensor) -> Reference | Placeholder:

@@ -90,7 +90,7 @@ def strip(shape: Sequence[int], draw: random.Random) -> Tensor:
     return x.contiguous()
 
 
-def coupling(dims: int, channels: int, kind: str, *, split: Any = None) -> AdditiveCoupling:
+def coupling(dims: int, channels: int, kind: str, *, split: Any = None, bias: bool = True) -> AdditiveCoupling:
     """With branches of convolutions, and norms behind, before or not at all."""
     conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1]
 
@@ -99,7 +99,11 @@ def coupling(dims: int, channels: int, kind: str, *, split: Any = None) -> Addit
         layers: dict[str, list[nn.Module]] = {
             "conv, norm": [conv(channels, channels, 3, padding=1), norm, nn.LeakyReLU()],
             "norm, conv": [norm, nn.SiLU(), conv(channels, channels, 3, padding=1)],
-            "conv": [conv(channels, channels, 3, padding=1), nn.ReLU(), conv(channels, channels, 3, padding=1)],
+            "conv": [
+                conv(channels, channels, 3, padding=1, bias=bias),
+                nn.ReLU(),
+                conv(channels, channels, 3, padding=1, bias=bias),
+            ],
         }
         return nn.Sequential(*layers[kind])
 
@@ -245,7 +249,8 @@ def planted_trial(seed: int, steps: int = 4) -> tuple[str, float, float]:
         return found
 
     def layers(n: int) -> list[InvertibleModule]:
-        return [coupling(dims, half if tensors == 1 else shape[1], "conv", split=None if tensors == 1 else False) for _ in range(n)]
+        width, split = (half, None) if tensors == 1 else (shape[1], False)  # without bias, outputs are as small as inputs
+        return [coupling(dims, width, "conv", split=split, bias=kind != "tiny") for _ in range(n)]
 
     before, after = (draw.randint(3, 8), 0) if place == "late" else (0, draw.randint(0, 3))
     # The first layer's input is what is looked at; noise of a late layer passes through the branches of those before.
