@@ -47,8 +47,9 @@ class DriftGuard:
     The measured error is that of the worst channel: the root mean square of :math:`x' - x` over the whole of it,
     divided by the standard deviation of x (:class:`~monai_invertible.autograd.drift_watch.Watch` has the details): 1e-6
     to 1e-4 for a healthy chain in single precision, 1 for noise. It is not a number, and nothing is said, when the
-    forward itself is not finite, or when the input does not vary, as that of an empty patch. Each of the first four forwards is measured, then
-    one of eight. On a GPU nobody waits for the result: it is looked at in the chain's next forward or backward.
+    forward itself is not finite, or when the input does not vary, as that of an empty patch. Each of the first four
+    forwards is measured, then one of eight. On a GPU nobody waits for the result: it is looked at in the chain's next
+    forward or backward.
 
     Args:
         warn_above: a UserWarning, once, when the error exceeds it; None for never.
@@ -113,32 +114,33 @@ class DriftGuard:
 
     def settle(self, wait: bool = False) -> None:
         """Take in what has arrived."""
-        while self.readings:
-            with one_at_a_time:
-                if not self.readings or not (wait or self.readings[0].arrived()):
-                    return
+        with one_at_a_time:
+            while self.readings and (wait or self.readings[0].arrived()):
                 reading = self.readings.pop(0)
                 self.measured = reading.value()
-            fatal = self.raise_above is not None and self.measured > self.raise_above
-            limit = self.raise_above if fatal else self.warn_above
-            if limit is None or not self.measured > limit or (self.warned and not fatal):
-                continue
-            name = f"chain '{self.name}'" if self.name else "a chain"
-            message = (
-                f"{reading.who}: {name} {reading.chain} recomputed its input with a relative error of "
-                f"{self.measured:.1e}, above {limit:g}; its gradients are as wrong. {REMEDY} "
-                "monai_invertible.numerics.reconstruction_snr shows which layer does it, set_drift_guard moves the "
-                "limits."
-            )
-            if fatal:
-                self.alarm = message
-            else:
-                self.warned = True
-                warnings.warn(message, stacklevel=3)
+                self._judge(self.measured, reading)
+
+    def _judge(self, error: float, reading: Reading) -> None:
+        fatal = self.raise_above is not None and error > self.raise_above
+        limit = self.raise_above if fatal else self.warn_above
+        if limit is None or not error > limit or (self.warned and not fatal):
+            return
+        name = f"chain '{self.name}'" if self.name else "a chain"
+        message = (
+            f"{reading.who}: {name} {reading.chain} recomputed its input with a relative error of {error:.1e}, above "
+            f"{limit:g}; its gradients are as wrong. {REMEDY} "
+            "monai_invertible.numerics.reconstruction_snr shows which layer does it, set_drift_guard moves the limits."
+        )
+        if fatal:
+            self.alarm = message
+            return
+        self.warned = True
+        warnings.warn(message, stacklevel=4)
 
     def speak(self) -> None:
         """Stop the training, if there is reason to."""
-        message, self.alarm = self.alarm, ""
+        with one_at_a_time:
+            message, self.alarm = self.alarm, ""
         if message:
             raise RuntimeError(message)
 

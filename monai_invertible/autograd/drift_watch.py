@@ -26,7 +26,7 @@ FEW = 16 * LOOKS  # numbers of a channel, below which it is not worth numbers of
 PIECE = 2**16  # numbers that are multiplied at a time: some hundred kilobytes, which stay in a processor's cache
 LAUNCH = 2**20, 16  # the same on other devices, where an operation costs its launch: numbers, or a part of the state
 OTHERS = 0.1  # a channel's scale is at least this part of the largest channel's
-BEHIND = 0.03  # and this part of the standard deviation of the chain's output, to which it is added
+BEHIND = 0.03  # and this part of what the chain adds to it
 ROUNDING = 1e-4  # and of the root mean square: about a thousand roundings in single precision
 seeds = random.Random(0)  # of its own: nobody else's random numbers change
 
@@ -36,7 +36,8 @@ class Watch:
 
     The error of channel c is :math:`\|x'_c - x_c\|`, relative to its scale: the standard deviation of :math:`x_c`
     about its mean (which a normalisation would take away), or a tenth of the largest channel's if that is more; and at
-    least three percent of the output's largest, and a ten-thousandth of the root mean square of input or output. So
+    least three percent of the output's largest (or of the root mean square by which the output is more than the
+    input), and a ten-thousandth of the root mean square of input or output. So
     nothing is judged by its own rounding: neither a channel or a sample which holds nothing else, nor an image almost
     without contrast, nor an input that drowns in what the chain adds to it. Tensors of few numbers, such as statistics,
     are one channel each, judged by the scale of the largest of all.
@@ -93,12 +94,13 @@ class Watch:
         forward was not finite, or its input does not vary but by rounding, as that of an empty patch.
         """
         with torch.no_grad():
-            variance, energy = largest(self.spreads), mean_square(self.spreads)
-            floor = torch.maximum(energy, mean_square(self.ends)) * self.rounding**2 + largest(self.ends) * BEHIND**2
+            variance, energy, end = largest(self.spreads), mean_square(self.spreads), mean_square(self.ends)
+            added = torch.maximum(largest(self.ends), (end.sqrt() - energy.sqrt()).clamp(min=0).square())
+            floor = torch.maximum(energy, end) * self.rounding**2 + added * BEHIND**2
             errors = []
             for noise, s in zip(self.noise(state), self.spreads, strict=True):
                 least = variance if s.together else variance * OTHERS**2
-                errors.append((noise / s.count / (torch.maximum(s.variance, least) + floor)).amax())
+                errors.append((noise / s.numbers / (torch.maximum(s.variance, least) + floor)).amax())
             error = torch.stack(errors).amax().sqrt().nan_to_num(nan=inf, posinf=inf)
             return torch.where(floor.isfinite() & (variance > energy * self.flat**2), error, nan)
 
@@ -106,7 +108,7 @@ class Watch:
         """Mean squares of what was remembered and of the error, over all; for the signal-to-noise ratio."""
         with torch.no_grad():
             noise = sum(float(n.sum()) for n in self.noise(state))
-            return float(mean_square(self.spreads)), noise / sum(s.count * len(s.energy) for s in self.spreads)
+            return float(mean_square(self.spreads)), noise / sum(s.numbers * len(s.energy) for s in self.spreads)
 
 
 class Spread(NamedTuple):
@@ -114,14 +116,14 @@ class Spread(NamedTuple):
 
     variance: Tensor
     energy: Tensor  # mean square
-    count: int  # numbers of a channel
+    numbers: int  # of a channel
     together: bool  # the whole tensor is one channel
 
 
 def mean_square(spreads: Sequence[Spread]) -> Tensor:
     """Over all tensors."""
-    count = sum(s.count * len(s.energy) for s in spreads)
-    return torch.stack([s.energy.sum() * s.count for s in spreads]).sum() / count
+    count = sum(s.numbers * len(s.energy) for s in spreads)
+    return torch.stack([s.energy.sum() * s.numbers for s in spreads]).sum() / count
 
 
 def largest(spreads: Sequence[Spread]) -> Tensor:

@@ -1,9 +1,10 @@
 """Many random training steps that are right, and many that are not, for the drift guard to tell apart.
 
-``python -m tests.autograd.drift_trials --right 2000 --planted 500`` prints counts. A step is right when the gradient
-that inversion gives agrees with the stored one; it is computed for every step. The inputs are those at which a guard may
-take rounding for signal: crops that an object touches with a few rows, zeros, constants, single voxels, tiny and huge
-scales, offsets, empty samples. A planted error is noise that a layer's inverse adds, in one place or everywhere.
+``python -m tests.autograd.drift_trials --right 2000 --planted 500`` prints counts, in some ten minutes. A step is
+right when the gradient that inversion gives agrees with the stored one; it is computed for every step. The inputs are
+those at which a guard may take rounding for signal: crops that an object touches with a few rows, zeros, constants,
+single voxels, tiny and huge scales, offsets, empty samples. A planted error is noise that a layer's inverse adds, in
+one place or everywhere.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import random
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import count
 from math import inf, prod
 from typing import Any, NamedTuple
 
@@ -30,7 +32,6 @@ from monai_invertible.networks import (
     PartiallyInvertibleUNet,
 )
 from monai_invertible.networks.layers import AdditiveCoupling
-from monai_invertible.operators import FourierSampling
 
 LIMIT = 0.01  # of the default guard
 INPUTS = ("strip", "zeros", "constant", "voxel", "noise", "offset", "tiny", "huge", "empty", "channel", "scales")
@@ -41,13 +42,12 @@ class Trial(NamedTuple):
 
     name: str
     gradient_error: float  # of inversion, relative to the stored gradient
-    rounding: float  # of the stored gradient, relative to that in double precision
     drift: float
 
     @property
     def right(self) -> bool:
-        """As good as the stored one: some inputs, as zeros before a norm, make rounding of any gradient."""
-        return self.gradient_error < max(LIMIT, 3 * self.rounding)
+        """Some inputs, as zeros before norms, make rounding of a gradient."""
+        return self.gradient_error < LIMIT
 
 
 def field(kind: str, shape: Sequence[int], draw: random.Random) -> Tensor:
@@ -116,7 +116,7 @@ def size(dims: int, draw: random.Random) -> list[int]:
     return {1: [draw.choice([16, 64, 2048])], 2: plane, 3: [4, *draw.choice([plane, [16, 16]])]}[dims]
 
 
-Run = Callable[..., Tensor]  # of a network, and of the precision
+Run = Callable[[nn.Module], Tensor]
 
 
 def right_case(draw: random.Random) -> tuple[str, nn.Module, Run]:
@@ -129,15 +129,19 @@ def right_case(draw: random.Random) -> tuple[str, nn.Module, Run]:
     if family == "couplings":
         dims = draw.choice([1, dims])
         spatial = size(dims, draw) if dims == 1 else spatial
-        branch, depth, half = draw.choice(["conv, norm", "norm, conv", "conv"]), draw.choice([1, 2, 3, 5, 12]), draw.choice([1, 2, 4])
+        branch, depth, half = (
+            draw.choice(["conv, norm", "norm, conv", "conv"]),
+            draw.choice([1, 2, 3, 5, 12]),
+            draw.choice([1, 2, 4]),
+        )
         x = field(kind if dims > 1 or kind != "strip" else "voxel", (batch, 2 * half, *spatial), draw)
         network: nn.Module = InvertibleSequential(*[coupling(dims, half, branch) for _ in range(depth)])
-        return f"couplings {dims}D ({branch}) {kind}", network, lambda net, dtype=torch.float32: net(x.to(dtype))
+        return f"couplings {dims}D ({branch}) {kind}", network, lambda net: net(x)
     if family == "pair":
         branch, depth = draw.choice(["conv, norm", "norm, conv", "conv"]), draw.randint(1, 8)
         parts = [field(draw.choice(INPUTS), (batch, 4, *spatial), draw) for _ in range(2)]
         network = InvertibleSequential(*[coupling(dims, 4, branch, split=False) for _ in range(depth)])
-        return f"pair {dims}D ({branch})", network, lambda net, dtype=torch.float32: torch.cat(net(*(p.to(dtype) for p in parts)), 1)
+        return f"pair {dims}D ({branch})", network, lambda net: torch.cat(net(*parts), 1)
     if family == "i-RIM":
         image = field(kind, (batch, 2, *spatial), draw).movedim(1, -1).contiguous()
         kspace = torch.view_as_real(torch.fft.fft2(torch.view_as_complex(image), norm="ortho"))[:, None]
@@ -148,27 +152,29 @@ def right_case(draw: random.Random) -> tuple[str, nn.Module, Run]:
             dims, draw.randint(1, 3), channels=8, hidden_channels=8, downsample=(1, 2),
             initial=draw.choice(["zeros", "zero_filled"]),
         )  # fmt: skip
-        return f"i-RIM {dims}D {kind}", network, lambda net, dtype=torch.float32: net(kspace.to(dtype), mask.to(dtype))
+        return f"i-RIM {dims}D {kind}", network, lambda net: net(kspace, mask)
     if family == "i-RevNet":
         shape = (batch, 3, *draw.choice([(32, 32), (80, 48), (16, 16)]))
         x = field(kind, shape, draw)
         options = {"branch": draw.choice(["layerwise", "convolution"]), "channels": 8}
-        return f"i-RevNet ({options['branch']}) {kind}", IRevNet(**options), lambda net, dtype=torch.float32: net(x.to(dtype))  # type: ignore[arg-type]
+        return f"i-RevNet ({options['branch']}) {kind}", IRevNet(**options), lambda net: net(x)  # type: ignore[arg-type]
     x = field(kind, (batch, 2, *spatial), draw)
     if family == "diffusion":
         network = InvertibleDiffusionUNet(dims, 2, 2, (8, 16), (2,), norm_num_groups=4)
         times = torch.randint(0, 1000, (batch,))
-        return f"diffusion {dims}D {kind}", network, lambda net, dtype=torch.float32: net(x.to(dtype), times)
+        return f"diffusion {dims}D {kind}", network, lambda net: net(x, times)
     cls = {"FI": FullyInvertibleUNet, "PI": PartiallyInvertibleUNet}[family]
     strides = (2, 2) if dims == 2 else ((1, 2, 2), 2)
-    return f"{family} {dims}D {kind}", cls(dims, 2, 3, (8, 16, 16), strides), lambda net, dtype=torch.float32: net(x.to(dtype))
+    return f"{family} {dims}D {kind}", cls(dims, 2, 3, (8, 16, 16), strides), lambda net: net(x)
 
 
 def gradients(network: nn.Module, run: Run) -> Tensor:
     """Of all parameters, in a row."""
     y = run(network)
     weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
-    found = torch.autograd.grad((y * weights).mean() + 0.01 * y.square().mean(), list(network.parameters()), allow_unused=True)
+    found = torch.autograd.grad(
+        (y * weights).mean() + 0.01 * y.square().mean(), list(network.parameters()), allow_unused=True
+    )
     return torch.cat([g.flatten() for g in found if g is not None])
 
 
@@ -183,13 +189,10 @@ def right_trial(seed: int) -> Trial:
     torch.manual_seed(seed)
     draw = random.Random(seed)
     name, network, run = right_case(draw)
-    plain = set_backprop(copy.deepcopy(network), "store")
-    stored = gradients(plain, run)
-    exact = gradients(plain.double(), lambda net: run(net, torch.float64))
+    stored = gradients(set_backprop(copy.deepcopy(network), "store"), run)
     set_drift_guard(network, 1e30, None)
     error = relative(gradients(network, run), stored)
-    rounding = relative(stored.double(), exact)
-    return Trial(f"{seed}: {name}", error, rounding, max([v for v in read_drift(network).values() if v == v], default=0.0))
+    return Trial(f"{seed}: {name}", error, max([v for v in read_drift(network).values() if v == v], default=0.0))
 
 
 class Spoiled(InvertibleModule):
@@ -212,11 +215,11 @@ class Spoiled(InvertibleModule):
 PLACES = ("whole", "channel", "corner", "voxel", "block", "sample", "tensor", "late")
 
 
-def planted_trial(seed: int, steps: int = 4) -> tuple[str, float, float]:
+def planted_trial(seed: int, place: str = "", steps: int = 4) -> tuple[str, float, float]:
     """A chain with an error above the limit: its name, the error (of the worst channel), and the largest drift seen."""
     torch.manual_seed(seed)
     draw = random.Random(seed)
-    place = draw.choice(PLACES)
+    place = place or draw.choice(PLACES)
     dims, half = draw.choice([1, 2, 2, 3]), draw.choice([1, 2, 4, 8])
     shape = (draw.choice([1, 2, 4]), 2 * half, *size(dims, draw))
     tensors = 2 if place == "tensor" else draw.choice([1, 1, 2])
@@ -249,8 +252,9 @@ def planted_trial(seed: int, steps: int = 4) -> tuple[str, float, float]:
         return found
 
     def layers(n: int) -> list[InvertibleModule]:
-        width, split = (half, None) if tensors == 1 else (shape[1], False)  # without bias, outputs are as small as inputs
-        return [coupling(dims, width, "conv", split=split, bias=kind != "tiny") for _ in range(n)]
+        width, split = (half, None) if tensors == 1 else (shape[1], False)
+        branch = "norm, conv" if kind == "offset" else "conv"  # outputs of the input's scale
+        return [coupling(dims, width, branch, split=split, bias=kind != "tiny") for _ in range(n)]
 
     before, after = (draw.randint(3, 8), 0) if place == "late" else (0, draw.randint(0, 3))
     # The first layer's input is what is looked at; noise of a late layer passes through the branches of those before.
@@ -272,14 +276,19 @@ def main() -> None:
     warnings.simplefilter("error")
     counts: Counter[str] = Counter()
     largest = 0.0
-    for i in range(arguments.right):
-        trial = right_trial(arguments.seed + i)
+    seeds = count(arguments.seed)
+    while counts["right and silent"] + counts["false alarm"] < arguments.right:
+        trial = right_trial(next(seeds))
         right, alarm = trial.right, trial.drift > LIMIT
-        verdict = ("false alarm" if right else "true alarm") if alarm else ("right and silent" if right else "wrong and silent")
+        verdict = (
+            ("false alarm" if right else "true alarm")
+            if alarm
+            else ("right and silent" if right else "wrong and silent")
+        )
         counts[verdict] += 1
         largest = max(largest, trial.drift) if right else largest
         if verdict != "right and silent":
-            print(f"{verdict}: {trial.name}, gradient {trial.gradient_error:.1e}, stored {trial.rounding:.1e}, drift {trial.drift:.1e}", flush=True)
+            print(f"{verdict}: {trial.name}, gradient {trial.gradient_error:.1e}, drift {trial.drift:.1e}", flush=True)
     print(f"right steps: {dict(counts)}, the largest drift of a right step {largest:.1e}")
     found: Counter[str] = Counter()
     for i in range(arguments.planted):
