@@ -4,8 +4,8 @@ Of a channel x, random signs r keep the number <r, x>. Of the recomputed x' they
 the difference, over the signs, is the square of \\|x' - x\\| (Johnson and Lindenstrauss, Extensions of Lipschitz
 mappings into a Hilbert space, 1984; with signs: Achlioptas, Database-friendly random projections, 2003). So an error is
 seen wherever it is; that of a single voxel even exactly. The signs are drawn again when they are needed again, by a
-generator of their own. They multiply piece by piece, which is exact in any format, as a matrix product is not, asks for
-no layout, and takes no memory that matters.
+generator of their own. They multiply piece by piece and in double precision, so that no matrix product rounds, no
+layout matters, and there is no copy as large as the state.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ LAUNCH = 2**20, 16  # the same on other devices, where an operation costs its la
 OTHERS = 0.1  # a channel's scale is at least this part of the largest channel's
 BEHIND = 0.03  # and this part of what the chain adds to it
 ROUNDING = 1e-4  # and of the root mean square: about a thousand roundings in single precision
+FLAT = 1e-6  # of the root mean square: a standard deviation that is rounding
 seeds = random.Random(0)  # of its own: nobody else's random numbers change
 
 
@@ -56,23 +57,23 @@ class Watch:
             self.kept = [t.clone() for t in tensors] if self.whole else self.look(tensors)
         self.ends: list[Spread] = []
         eps = max(torch.finfo(t.dtype).eps for t in tensors)
-        self.rounding, self.flat = max(ROUNDING, 32 * eps), 16 * eps
+        self.rounding, self.flat = max(ROUNDING, 32 * eps), max(FLAT, 16 * eps)
 
     def look(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Of each channel the sums with random signs, (LOOKS, C)."""
+        """Of each channel the sums with random signs, (C, LOOKS)."""
         device = tensors[0].device
         generator = torch.Generator(device).manual_seed(self.seed)
         places = torch.arange(LOOKS, dtype=torch.uint8, device=device)
         found = []
         for t in tensors:
-            sums = []
-            for piece in map(single, pieces(t)):
-                places = places.view(-1, *[1] * piece.ndim)
-                shape = piece.shape[0], 1, *piece.shape[2:]
+            total: Tensor | float = 0.0
+            for piece in pieces(t):
+                shape = len(piece), piece.shape[2], 1
                 bits = torch.randint(0, 2**LOOKS, shape, dtype=torch.uint8, generator=generator, device=device)
                 signs = ((bits >> places) & 1).to(piece.dtype).mul_(2).sub_(1)
-                sums.append(wide(signs.mul(piece).sum([1, *range(3, piece.ndim + 1)])))
-            found.append(sums[0] if len(sums) == 1 else torch.stack(sums).sum(0))
+                total = total + (piece @ signs).sum(0)
+            assert isinstance(total, Tensor)
+            found.append(total)
         return found
 
     def end(self, state: Sequence[Tensor]) -> None:
@@ -84,8 +85,9 @@ class Watch:
         """Of each tensor and channel the square of the error's norm."""
         tensors = [by_channel(t) for t in state]
         if self.whole:
-            return [norm(a - b, dims(a)).square() for a, b in zip(tensors, self.kept, strict=True)]
-        return [(a - b).square().mean(0) for a, b in zip(self.look(tensors), self.kept, strict=True)]
+            errors = [spread(a - b) for a, b in zip(tensors, self.kept, strict=True)]
+            return [e.energy * e.numbers for e in errors]
+        return [(a - b).square().mean(1) for a, b in zip(self.look(tensors), self.kept, strict=True)]
 
     def error(self, state: Sequence[Tensor]) -> Tensor:
         """The largest of all channels, a number on the state's device.
@@ -132,18 +134,16 @@ def largest(spreads: Sequence[Spread]) -> Tensor:
 
 
 def spread(tensor: Tensor) -> Spread:
-    """In one pass, accurate whatever the mean."""
-    parts = [torch.var_mean(single(p), dims(p), correction=0) for p in pieces(tensor)]
-    count = tensor.numel() // tensor.shape[1]
-    if len(parts) == 1:
-        variance, mean = (wide(t) for t in parts[0])
-        return Spread(variance, variance + mean.square(), count, tensor.shape[1] == 1)
-    variances, means = (wide(torch.stack(t)) for t in zip(*parts, strict=True))
-    weights = [p.numel() / tensor.numel() for p in pieces(tensor)]
-    weight = torch.tensor(weights, dtype=means.dtype, device=means.device).unsqueeze(1)
-    mean = (weight * means).sum(0)
-    variance = (weight * (variances + (means - mean).square())).sum(0)
-    return Spread(variance, variance + mean.square(), count, tensor.shape[1] == 1)
+    """From sums, which double precision adds up exactly enough; a mean that is too large counts as rounding."""
+    numbers = tensor.numel() // tensor.shape[1]
+    sums: list[Tensor] = []
+    squares: list[Tensor] = []
+    for piece in pieces(tensor):
+        sums.append(piece.sum((0, 2)))
+        squares.append(piece.square().sum((0, 2)))
+    total, energy = (t[0] if len(t) == 1 else torch.stack(t).sum(0) for t in (sums, squares))
+    energy = energy / numbers
+    return Spread((energy - (total / numbers).square()).clamp(min=0), energy, numbers, tensor.shape[1] == 1)
 
 
 def measurable(state: Sequence[Tensor]) -> list[Tensor]:
@@ -167,27 +167,13 @@ def by_channel(tensor: Tensor) -> Tensor:
 
 
 def pieces(tensor: Tensor) -> Iterator[Tensor]:
-    """Views of a (B, C, ...), which divide samples and the first of the other dimensions."""
+    """A (B, C, ...) in parts, (b, C, n) each, in double precision; they divide samples and the first dimension."""
     limit = PIECE if tensor.device.type == "cpu" else max(LAUNCH[0], tensor.numel() // LAUNCH[1])
     for samples in tensor.split(max(limit * len(tensor) // tensor.numel(), 1)):
-        yield from samples.split(max(limit * samples.shape[2] // samples.numel(), 1), 2)
-
-
-def dims(tensor: Tensor) -> list[int]:
-    """All but that of the channels."""
-    return [0, *range(2, tensor.ndim)]
-
-
-def norm(tensor: Tensor, dims: list[int] | None = None) -> Tensor:
-    """Root of the sum of squares, in single precision at least."""
-    return wide(torch.linalg.vector_norm(single(tensor), dim=dims))
-
-
-def single(tensor: Tensor) -> Tensor:
-    """In single precision at least."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+        for piece in samples.split(max(limit * samples.shape[2] // samples.numel(), 1), 2):
+            yield wide(piece).flatten(2)
 
 
 def wide(tensor: Tensor) -> Tensor:
-    """In double precision, where a device has it."""
-    return tensor.to(torch.float32 if tensor.device.type == "mps" else torch.float64)
+    """In double precision, where every device of its kind has it."""
+    return tensor.to(torch.float64 if tensor.device.type in ("cpu", "cuda") else torch.float32)
