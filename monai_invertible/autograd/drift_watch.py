@@ -37,11 +37,12 @@ class Watch:
 
     The error of channel c is :math:`\|x'_c - x_c\|`, relative to its scale: the standard deviation of :math:`x_c`
     about its mean (which a normalisation would take away), or a tenth of the largest channel's if that is more; and at
-    least three percent of the output's largest (or of the root mean square by which the output is more than the
-    input), and a ten-thousandth of the root mean square of input or output. So
-    nothing is judged by its own rounding: neither a channel or a sample which holds nothing else, nor an image almost
-    without contrast, nor an input that drowns in what the chain adds to it. Tensors of few numbers, such as statistics,
-    are one channel each, judged by the scale of the largest of all.
+    least three percent of the output's largest (or of the root mean square by which the output is more than the input),
+    and a ten-thousandth of the root mean square of input or output. So nothing is judged by its own rounding: neither a
+    channel or a sample which holds nothing else, nor an image almost without contrast, nor an input that drowns in what
+    the chain adds to it. The price: a chain that begins with a normalisation of an input smaller than three percent of
+    its output is judged mildly. Tensors of few numbers, such as statistics, are one channel each, judged by the scale
+    of the largest of all.
 
     Args:
         state: what will be recomputed; tensors of floating-point or complex numbers, one number at least.
@@ -53,27 +54,32 @@ class Watch:
         with torch.no_grad():
             tensors = [by_channel(t) for t in state]
             self.whole = whole or sum(t.numel() for t in tensors) <= SMALL
-            self.spreads = [spread(t) for t in tensors]
-            self.kept = [t.clone() for t in tensors] if self.whole else self.look(tensors)
+            self.spreads: list[Spread] = []
+            self.kept = self.look(tensors, self.spreads)
         self.ends: list[Spread] = []
         eps = max(torch.finfo(t.dtype).eps for t in tensors)
         self.rounding, self.flat = max(ROUNDING, 32 * eps), max(FLAT, 16 * eps)
 
-    def look(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Of each channel the sums with random signs, (C, LOOKS)."""
+    def look(self, tensors: Sequence[Tensor], spreads: list[Spread] | None = None) -> list[Tensor]:
+        """Of each channel the sums with random signs, (C, LOOKS), or all; and the spreads, if asked for."""
         device = tensors[0].device
         generator = torch.Generator(device).manual_seed(self.seed)
         places = torch.arange(LOOKS, dtype=torch.uint8, device=device)
         found = []
         for t in tensors:
-            total: Tensor | float = 0.0
+            moments = Moments()
+            sums = []
             for piece in pieces(t):
-                shape = len(piece), piece.shape[2], 1
-                bits = torch.randint(0, 2**LOOKS, shape, dtype=torch.uint8, generator=generator, device=device)
-                signs = ((bits >> places) & 1).to(piece.dtype).mul_(2).sub_(1)
-                total = total + (piece @ signs).sum(0)
-            assert isinstance(total, Tensor)
-            found.append(total)
+                if spreads is not None:
+                    moments.add(piece)
+                if not self.whole:
+                    shape = len(piece), piece.shape[2], 1
+                    bits = torch.randint(0, 2**LOOKS, shape, dtype=torch.uint8, generator=generator, device=device)
+                    signs = ((bits >> places) & 1).to(piece.dtype).mul_(2).sub_(1)
+                    sums.append((piece @ signs).sum(0))
+            if spreads is not None:
+                spreads.append(moments.spread(t))
+            found.append(t.clone() if self.whole else added(sums))
         return found
 
     def end(self, state: Sequence[Tensor]) -> None:
@@ -96,9 +102,10 @@ class Watch:
         forward was not finite, or its input does not vary but by rounding, as that of an empty patch.
         """
         with torch.no_grad():
-            variance, energy, end = largest(self.spreads), mean_square(self.spreads), mean_square(self.ends)
-            added = torch.maximum(largest(self.ends), (end.sqrt() - energy.sqrt()).clamp(min=0).square())
-            floor = torch.maximum(energy, end) * self.rounding**2 + added * BEHIND**2
+            ends = self.ends or self.spreads
+            variance, energy, end = largest(self.spreads), mean_square(self.spreads), mean_square(ends)
+            more = torch.maximum(largest(ends), (end.sqrt() - energy.sqrt()).clamp(min=0).square())
+            floor = torch.maximum(energy, end) * self.rounding**2 + more * BEHIND**2
             errors = []
             for noise, s in zip(self.noise(state), self.spreads, strict=True):
                 least = variance if s.together else variance * OTHERS**2
@@ -133,17 +140,36 @@ def largest(spreads: Sequence[Spread]) -> Tensor:
     return torch.stack([s.variance.amax() for s in [s for s in spreads if not s.together] or spreads]).amax()
 
 
+class Moments:
+    """Sums of a tensor's pieces, which double precision adds up exactly enough."""
+
+    def __init__(self) -> None:
+        self.sums: list[Tensor] = []
+        self.squares: list[Tensor] = []
+
+    def add(self, piece: Tensor) -> None:
+        """A (b, C, n)."""
+        self.sums.append(piece.sum((0, 2)))
+        self.squares.append(piece.square().sum((0, 2)))
+
+    def spread(self, tensor: Tensor) -> Spread:
+        """When all its pieces are added."""
+        numbers = tensor.numel() // tensor.shape[1]
+        mean, energy = added(self.sums) / numbers, added(self.squares) / numbers
+        return Spread((energy - mean.square()).clamp(min=0), energy, numbers, tensor.shape[1] == 1)
+
+
 def spread(tensor: Tensor) -> Spread:
-    """From sums, which double precision adds up exactly enough; a mean that is too large counts as rounding."""
-    numbers = tensor.numel() // tensor.shape[1]
-    sums: list[Tensor] = []
-    squares: list[Tensor] = []
+    """Of a (B, C, ...)."""
+    moments = Moments()
     for piece in pieces(tensor):
-        sums.append(piece.sum((0, 2)))
-        squares.append(piece.square().sum((0, 2)))
-    total, energy = (t[0] if len(t) == 1 else torch.stack(t).sum(0) for t in (sums, squares))
-    energy = energy / numbers
-    return Spread((energy - (total / numbers).square()).clamp(min=0), energy, numbers, tensor.shape[1] == 1)
+        moments.add(piece)
+    return moments.spread(tensor)
+
+
+def added(tensors: Sequence[Tensor]) -> Tensor:
+    """Their sum."""
+    return tensors[0] if len(tensors) == 1 else torch.stack(tuple(tensors)).sum(0)
 
 
 def measurable(state: Sequence[Tensor]) -> list[Tensor]:

@@ -34,6 +34,7 @@ from monai_invertible.networks import (
 from monai_invertible.networks.layers import AdditiveCoupling
 
 LIMIT = 0.01  # of the default guard
+RIGHT = 1e-3  # of a gradient; in single precision that of a healthy chain is wrong by 1e-7 to 1e-5
 INPUTS = ("strip", "zeros", "constant", "voxel", "noise", "offset", "tiny", "huge", "empty", "channel", "scales")
 
 
@@ -47,7 +48,7 @@ class Trial(NamedTuple):
     @property
     def right(self) -> bool:
         """Some inputs, as zeros before norms, make rounding of a gradient."""
-        return self.gradient_error < LIMIT
+        return self.gradient_error < RIGHT
 
 
 def field(kind: str, shape: Sequence[int], draw: random.Random) -> Tensor:
