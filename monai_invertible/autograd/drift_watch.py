@@ -4,8 +4,8 @@ Of a channel x, random signs r keep the number <r, x>. Of the recomputed x' they
 the difference, over the signs, is the square of \\|x' - x\\| (Johnson and Lindenstrauss, Extensions of Lipschitz
 mappings into a Hilbert space, 1984; with signs: Achlioptas, Database-friendly random projections, 2003). So an error is
 seen wherever it is; that of a single voxel even exactly. The signs are drawn again when they are needed again, by a
-generator of their own. They multiply piece by piece and in double precision, so that no matrix product rounds, no
-layout matters, and there is no copy as large as the state.
+generator of their own. They multiply piece by piece and in double precision, so that no product rounds, no layout
+matters, and there is no copy as large as the state.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Watch:
                     shape = len(piece), piece.shape[2], 1
                     bits = torch.randint(0, 2**LOOKS, shape, dtype=torch.uint8, generator=generator, device=device)
                     signs = ((bits >> places) & 1).to(piece.dtype).mul_(2).sub_(1)
-                    sums.append((piece @ signs).sum(0))
+                    sums.append(signed_sums(piece, signs))
             if spreads is not None:
                 spreads.append(moments.spread(t))
             found.append(t.clone() if self.whole else added(sums))
@@ -165,6 +165,14 @@ def spread(tensor: Tensor) -> Spread:
     for piece in pieces(tensor):
         moments.add(piece)
     return moments.spread(tensor)
+
+
+def signed_sums(piece: Tensor, signs: Tensor) -> Tensor:
+    """Of (b, C, n) and (b, n, k): (C, k)."""
+    if piece.device.type == "cpu":
+        return (piece @ signs).sum(0)
+    # Without the matrix products of a GPU, which round, take a work space, or are refused where all must be repeatable.
+    return torch.stack([(piece * s.unsqueeze(1)).sum((0, 2)) for s in signs.unbind(2)], 1)
 
 
 def added(tensors: Sequence[Tensor]) -> Tensor:

@@ -111,7 +111,7 @@ def coupling(dims: int, channels: int, kind: str, *, split: Any = None, bias: bo
     return AdditiveCoupling(branch(), branch(), split=split)
 
 
-def size(dims: int, draw: random.Random) -> list[int]:
+def extents(dims: int, draw: random.Random) -> list[int]:
     """Of a small field of view; in the plane often 80 x 48."""
     plane = draw.choice([[80, 48], [32, 32], [16, 16], [16, 24]])
     return {1: [draw.choice([16, 64, 2048])], 2: plane, 3: [4, *draw.choice([plane, [16, 16]])]}[dims]
@@ -126,10 +126,10 @@ def right_case(draw: random.Random) -> tuple[str, nn.Module, Run]:
     dims = draw.choice([2, 2, 2, 2, 3])
     batch = draw.choice([1, 1, 2, 4]) if dims == 2 else draw.choice([1, 2])
     family = draw.choice(["couplings", "couplings", "pair", "i-RIM", "i-RIM", "FI", "PI", "diffusion", "i-RevNet"])
-    spatial = size(dims, draw)
+    spatial = extents(dims, draw)
     if family == "couplings":
         dims = draw.choice([1, dims])
-        spatial = size(dims, draw) if dims == 1 else spatial
+        spatial = extents(dims, draw) if dims == 1 else spatial
         branch, depth, half = (
             draw.choice(["conv, norm", "norm, conv", "conv"]),
             draw.choice([1, 2, 3, 5, 12]),
@@ -216,20 +216,20 @@ class Spoiled(InvertibleModule):
 PLACES = ("whole", "channel", "corner", "voxel", "block", "sample", "tensor", "late")
 
 
-def planted_trial(seed: int, place: str = "", steps: int = 4) -> tuple[str, float, float]:
+def planted_trial(seed: int, place: str = "", *, steps: int = 4, size: float = 1) -> tuple[str, float, float]:
     """A chain with an error above the limit: its name, the error (of the worst channel), and the largest drift seen."""
     torch.manual_seed(seed)
     draw = random.Random(seed)
     place = place or draw.choice(PLACES)
     dims, half = draw.choice([1, 2, 2, 3]), draw.choice([1, 2, 4, 8])
-    shape = (draw.choice([1, 2, 4]), 2 * half, *size(dims, draw))
+    shape = (draw.choice([1, 2, 4]), 2 * half, *extents(dims, draw))
     tensors = 2 if place == "tensor" else draw.choice([1, 1, 2])
     shape = (shape[0], shape[1] // tensors, *shape[2:])
     kind = draw.choice(["noise", "noise", "strip" if dims > 1 else "noise", "offset", "tiny", "huge"])
     state = [field(kind, shape, draw) for _ in range(tensors)]
     if tensors == 2 and kind != "noise":  # of one scale
         state[1] = state[0].flip(0).clone()
-    error = 10 ** draw.uniform(-1.7, 0)  # of the standard deviation of a channel; at least two percent
+    error = size * 10 ** draw.uniform(-1.7, 0)  # of the standard deviation of a channel; at least two percent
     index = [slice(None)] * len(shape)
     if place not in ("whole", "tensor", "late"):
         index[1] = slice(*(lambda c: (c, c + 1))(draw.randrange(shape[1])))

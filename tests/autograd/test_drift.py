@@ -15,7 +15,7 @@ from torch import nn
 from monai_invertible import InvertibleSequential, read_drift, set_backprop, set_drift_guard
 from monai_invertible.autograd import DriftGuard, StepDrift, drift, trace_drift
 from monai_invertible.autograd.drift import EVERY, FIRST
-from monai_invertible.autograd.drift_watch import LOOKS, SMALL, Watch, measurable
+from monai_invertible.autograd.drift_watch import LOOKS, SMALL, Watch, measurable, signed_sums
 from monai_invertible.networks import FullyInvertibleUNet, InvertibleBatchNorm, InvertibleRIM, IRevNet
 from monai_invertible.networks.layers import AdditiveCoupling, InvertibleLeakyReLU, LayerwiseBranch
 from monai_invertible.networks.layers.layerwise import layerwise_unit
@@ -229,6 +229,7 @@ def test_planted_errors_are_found(place):
     for seed in range(3):
         name, error, seen = planted_trial(seed, place)
         assert seen > LIMIT, (name, error)
+        assert planted_trial(seed, place, size=0)[2] < LIMIT, name
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 50, 40), (1, 2, 300, 1000), (3, 4, 20, 8, 16), (2, 2, 9000)])
@@ -255,6 +256,23 @@ def test_layout_of_memory_does_not_matter():
     for other in (x.to(memory_format=torch.channels_last), x.transpose(2, 3).contiguous().transpose(2, 3)):
         watch = watched(other)
         assert float(watch.error([x])) < 1e-13 and float(watch.error([x + 1])) > 0.1
+
+
+def test_autocast_does_not_matter():
+    x = example(2, 4, 64, 64).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        watch = watched(x)
+    assert float(watch.error([x])) == 0
+
+
+def test_sums_of_other_devices():
+    piece, signs = example(3, 2, 50), example(3, 50, 4).sign()
+    expected = signed_sums(piece, signs)
+
+    class Elsewhere(torch.Tensor):
+        device = torch.device("cuda")
+
+    torch.testing.assert_close(signed_sums(piece.as_subclass(Elsewhere), signs).as_subclass(torch.Tensor), expected)
 
 
 def test_keeps_few_numbers():
