@@ -117,7 +117,7 @@ class Walk:
             state = outputs
         if any(record.specs for record in self.records):
             anchor = torch.empty(0, requires_grad=True)
-            self.output = Kept.apply(anchor, *(t.detach() for t in state)).grad_fn
+            self.output = Kept.apply(anchor, *(t.detach() for t in state))
             if self.guard.on:
                 self.after = Sample(state[-1:])
         return state
@@ -172,7 +172,7 @@ class Walk:
                 'running. Detach the input of the branch from what it differentiates, or use backprop="store".'
             )
         try:
-            return tuple(t.detach() for t in self.output.saved_tensors)
+            return tuple(t.detach() for t in self.output.grad_fn.saved_tensors)
         except RuntimeError as error:
             if "inplace" not in str(error):
                 raise
