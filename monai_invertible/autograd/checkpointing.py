@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
+from monai_invertible.autograd.containers import tensors_in
 from monai_invertible.autograd.module import plain_only
 from monai_invertible.autograd.replay import Environment
+from monai_invertible.autograd.torch_internals import outside_transforms, saving_hooks, version
 
 __all__ = ["run_checkpointed"]
 
 
 def run_checkpointed(
-    module: nn.Module, *inputs: Any, function: Callable[..., Any] | None = None, **context: Any
+    module: nn.Module, *inputs: Any, function: Callable[..., Any] | None = None, who: str = "", **context: Any
 ) -> Any:
     """Evaluate ``module`` so that it keeps its inputs for backward, and is evaluated again there.
 
@@ -27,6 +31,7 @@ def run_checkpointed(
         module: what is evaluated.
         inputs: its arguments; what backward needs of them stays in memory.
         function: another of its methods, such as ``module.inverse``; by default the module is called.
+        who: the class named in errors; by default that of the module.
         context: its keyword arguments.
     """
     function = module if function is None else function
@@ -34,7 +39,49 @@ def run_checkpointed(
         return function(*inputs, **context)
     if torch.compiler.is_compiling():
         return checkpoint(function, *inputs, use_reentrant=False, **context)
-    environment = Environment(module, tuple(x for x in inputs if isinstance(x, torch.Tensor)))
+    environment = Environment(module, tuple(tensors_in((inputs, context))), who or type(module).__name__)
     return checkpoint(
-        function, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=environment.contexts, **context
+        function,
+        *inputs,
+        use_reentrant=False,
+        preserve_rng_state=False,
+        context_fn=lambda: (environment.record(), _Recomputation(environment)),
+        **context,
     )
+
+
+class _Recomputation:
+    """The second evaluation, in the environment of the first; it may be entered again and again.
+
+    Raises RuntimeError for a tensor that was changed in place after autograd saved it. Plain autograd does that in
+    backward; ``torch.utils.checkpoint`` does not, and would differentiate at the changed values.
+    """
+
+    def __init__(self, environment: Environment) -> None:
+        self.environment = environment
+        self.entered: list[tuple[ExitStack, list[tuple[torch.Tensor, int]]]] = []
+
+    def __enter__(self) -> None:
+        with ExitStack() as stack:
+            saved: list[tuple[torch.Tensor, int]] = []
+            around = saving_hooks()
+            if around is not None:
+                pack, unpack = around
+
+                def save(tensor: torch.Tensor) -> Any:
+                    saved.append((tensor.detach(), version(tensor)))
+                    return pack(tensor)
+
+                stack.enter_context(saved_tensors_hooks(save, unpack))
+            stack.enter_context(outside_transforms())
+            stack.enter_context(self.environment.replay())
+            self.entered.append((stack.pop_all(), saved))
+
+    def __exit__(self, *error: Any) -> None:
+        stack, saved = self.entered.pop()
+        stack.close()
+        if any(version(tensor) != expected for tensor, expected in saved):
+            raise RuntimeError(
+                f"{self.environment.who}: one of the variables needed for gradient computation has been modified by an "
+                "inplace operation. Use inplace=False in the operation that follows the one whose result it changes."
+            )

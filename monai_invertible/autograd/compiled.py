@@ -47,7 +47,7 @@ def run_compiled(
 def _run_eager(
     chain: InvertibleSequential, inverse: bool, state: tuple[Tensor, ...], context: dict[str, Any]
 ) -> tuple[Tensor, ...]:
-    return Walk(list(chain.steps(inverse)), context, chain.guard).run(state, context)
+    return Walk(list(chain.steps(inverse)), context, chain.guard, type(chain).__name__).run(state)
 
 
 class _Chain(torch.autograd.Function):

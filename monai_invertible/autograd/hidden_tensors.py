@@ -8,7 +8,6 @@ import weakref
 import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
-from torch.utils.checkpoint import CheckpointFunction
 
 from monai_invertible.autograd.module import Step
 
@@ -17,7 +16,7 @@ __all__ = ["warn_of_hidden_tensors"]
 _inspected: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
 
 
-def warn_of_hidden_tensors(step: Step, outputs: tuple[Tensor, ...], inputs: tuple[Tensor, ...]) -> None:
+def warn_of_hidden_tensors(step: Step, outputs: tuple[Tensor, ...], inputs: tuple[Tensor, ...], who: str) -> None:
     """Warn, once a module, when a custom Function keeps tensors on its ``ctx``, where hooks cannot replace them."""
     if step.module in _inspected:
         return
@@ -29,11 +28,11 @@ def warn_of_hidden_tensors(step: Step, outputs: tuple[Tensor, ...], inputs: tupl
         if node is None or node in seen:
             continue
         seen.add(node)
-        if isinstance(node, CheckpointFunction._backward_cls):
+        if node.name() == "CheckpointFunctionBackward":
             continue  # keeps a random state, which is small
         if isinstance(node, BackwardCFunction) and any(isinstance(v, Tensor) for v in vars(node).values()):
             warnings.warn(
-                f"InvertibleSequential: {node.name()} in {step} keeps tensors as attributes of its ctx, which stay in "
+                f"{who}: {node.name()} in {step} keeps tensors as attributes of its ctx, which stay in "
                 "memory until backward (gradients are right). Use ctx.save_for_backward in that Function to save the "
                 "memory.",
                 stacklevel=4,

@@ -8,13 +8,18 @@ layer that can find its inputs and repeat its forward in a single evaluation of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Composition", "Inverse", "InvertibleModule", "State", "Step", "as_state", "as_tuple"]
+from monai_invertible.autograd.torch_internals import inside_transform, storage, version
+
+__all__ = ["Composition", "Inverse", "InvertibleModule", "State", "Step", "Whole", "as_state", "as_tuple", "waiting"]
 
 State = Tensor | tuple[Tensor, ...]
 
@@ -80,22 +85,36 @@ class Step:
         """The input state that gave this output state."""
         return as_tuple(self.module(*state, **context) if self.inverse else self.module.inverse(*state, **context))  # type: ignore[operator]
 
-    def recompute(self, capture: Callable[..., Any], *state: Tensor, **context: Any) -> tuple[Tensor, ...]:
+    def keep(self, *state: Tensor) -> tuple[Tensor, ...]:
+        """What nobody could find again in the output, and must be kept of the input state; it should be small.
+
+        :meth:`invert` and :meth:`recompute` are given it behind the output state.
+        """
+        return ()
+
+    def recompute(
+        self, evaluate: Callable[..., Any], capture: Callable[..., Any], *state: Tensor, **context: Any
+    ) -> tuple[Tensor, ...]:
         """Find the input state of the output ``state`` and, on the way, repeat the forward once through ``capture``.
 
         ``capture(function, *inputs, **context)`` evaluates ``function`` while the tensors that autograd saves are
-        collected, and returns its detached result. ``inputs`` are this step's input state in order; ``None`` stands for
-        a tensor that ``function`` does not read. ``function`` must save the same tensors in the same order as
-        :meth:`forward`. The default inverts first and repeats afterwards; a step that needs its expensive part once for
-        both overrides it.
+        collected, and returns its detached result; ``evaluate`` evaluates without. Each call of one of them finds
+        random numbers, buffers and all that is not an input as the forward found them. ``inputs`` of ``capture`` are
+        this step's input state in order; ``None`` stands for a tensor that ``function`` does not read. ``function``
+        must save the same tensors in the same order as :meth:`forward`. The default inverts first and repeats
+        afterwards; a step that needs its expensive part once for both overrides it.
         """
-        inputs = self.invert(*state, **context)
+        inputs = evaluate(self.invert, *state, **context)
         capture(self.forward, *inputs, **context)
         return inputs
 
     def cancels(self, following: Step) -> bool:
         """Whether this step and the one after it together do nothing, so that a chain may leave both out."""
         return False
+
+
+class Whole(Step):
+    """A composition that is called as a whole, since somebody has hooked it; a walk gets its steps from it."""
 
 
 class Composition(InvertibleModule):
@@ -106,7 +125,7 @@ class Composition(InvertibleModule):
 
     def forward(self, *state: Tensor, **context: Any) -> State:
         """Run the steps in order, as plain autograd."""
-        return as_state(run_steps(self.steps(), state, context))
+        return as_state(visited(self, self.steps, state, context) or run_steps(self.steps(), state, context))
 
     def inverse(self, *state: Tensor, **context: Any) -> State:
         """Run the inverse steps in order, as plain autograd."""
@@ -126,14 +145,90 @@ class Inverse(InvertibleModule):
 
     def forward(self, *state: Tensor, **context: Any) -> State:
         """``module.inverse``."""
-        return self.module.inverse(*state, **context)
+        found = visited(self, self.steps, state, context)
+        return self.module.inverse(*state, **context) if found is None else as_state(found)
 
     def inverse(self, *state: Tensor, **context: Any) -> State:
         """``module.forward``."""
         return self.module(*state, **context)
 
     def steps(self, inverse: bool = False) -> Iterable[Step]:
-        return self.module.steps(not inverse)
+        return flatten((self.module,), not inverse)
+
+
+class Runner(Protocol):
+    """Who runs the steps of a composition that is called as a whole."""
+
+    def run_steps(self, steps: Iterable[Step], state: tuple[Tensor, ...]) -> tuple[Tensor, ...]: ...
+
+
+class Visit:
+    """A runner that waits for a module to be called, and what the module was given and gave."""
+
+    def __init__(self, runner: Runner, module: nn.Module, given: tuple[Tensor, ...], context: dict[str, Any]) -> None:
+        self.runner = runner
+        self.module = module
+        self.context = context
+        self.given = [(t, version(t)) for t in given]
+        self.found: list[tuple[Tensor, int]] | None = None
+        self.changed = False
+
+    def run(self, steps: Iterable[Step], state: tuple[Tensor, ...], context: dict[str, Any]) -> tuple[Tensor, ...]:
+        """The module was called."""
+        same_context = context.keys() == self.context.keys() and all(context[k] is v for k, v in self.context.items())
+        self.changed = not same_context or not same(self.given, state)
+        outputs = self.runner.run_steps(steps, state)
+        self.found = [(t, version(t)) for t in outputs]
+        return outputs
+
+    def undisturbed(self, outputs: tuple[Tensor, ...]) -> bool:
+        """Whether nobody changed what the module was given, nor what it gave."""
+        return self.found is not None and not self.changed and same(self.found, outputs)
+
+
+class _Waiting(threading.local):
+    def __init__(self) -> None:
+        self.visits: list[Visit] = []
+
+
+_waiting = _Waiting()
+
+
+@contextmanager
+def waiting(runner: Runner, module: nn.Module, given: tuple[Tensor, ...], context: dict[str, Any]) -> Iterator[Visit]:
+    """When ``module`` is called with this state, ``runner`` runs its steps."""
+    visit = Visit(runner, module, given, context)
+    _waiting.visits.append(visit)
+    try:
+        yield visit
+    finally:
+        _waiting.visits.remove(visit)
+
+
+def visited(
+    module: nn.Module,
+    steps: Callable[[], Iterable[Step]],
+    state: tuple[Tensor, ...],
+    context: dict[str, Any],
+) -> tuple[Tensor, ...] | None:
+    """The result of whoever waits for the module to be called; None if nobody does."""
+    for visit in reversed(_waiting.visits):
+        if visit.module is module and visit.found is None:
+            return visit.run(steps(), state, context)
+    return None
+
+
+def same(before: list[tuple[Tensor, int]], now: tuple[Tensor, ...]) -> bool:
+    """Whether tensors are the same memory, and unchanged."""
+    return len(before) == len(now) and all(
+        version(b) == count
+        and (
+            a is b
+            or (storage(a) == storage(b) and (a.shape, a.stride()) == (b.shape, b.stride()))
+            and a.storage_offset() == b.storage_offset()
+        )
+        for (a, count), b in zip(before, now, strict=True)
+    )
 
 
 def run_steps(steps: Iterable[Step], state: tuple[Tensor, ...], context: dict[str, Any]) -> tuple[Tensor, ...]:
@@ -154,12 +249,32 @@ def flatten(layers: Iterable[InvertibleModule], inverse: bool = False) -> list[S
     """The steps of ``layers`` one after the other; neighbours that undo each other are left out."""
     steps: list[Step] = []
     for layer in reversed(list(layers)) if inverse else layers:
-        for step in (Step(layer, inverse),) if observed(layer) else layer.steps(inverse):
+        for step in steps_of(layer, inverse):
             if steps and steps[-1].cancels(step):
                 steps.pop()
             else:
                 steps.append(step)
     return steps
+
+
+def steps_of(layer: InvertibleModule, inverse: bool) -> Iterable[Step]:
+    """What a chain executes for the layer; hooks are for calls, so they do not fire in the inverse direction."""
+    kind: Any = type(layer)
+    if "forward" in vars(layer) or not told_by_steps(kind):
+        return (Step(layer, inverse),)
+    if not inverse and observed(layer) and isinstance(layer, (Composition, Inverse)):
+        return (Whole(layer),)
+    return layer.steps(inverse)
+
+
+@cache
+def told_by_steps(kind: type) -> bool:
+    """Whether ``steps`` says what ``forward`` and ``inverse`` do: no subclass has changed these alone."""
+    mro = kind.mro()
+    where = {
+        name: next(i for i, base in enumerate(mro) if name in vars(base)) for name in ("forward", "inverse", "steps")
+    }
+    return where["steps"] <= min(where["forward"], where["inverse"]) or mro[where["steps"]] is InvertibleModule
 
 
 def plain_only() -> bool:
@@ -170,6 +285,4 @@ def plain_only() -> bool:
         return False
     if torch.jit.is_tracing():  # type: ignore[attr-defined]  # torch.jit has no __all__
         return True
-    # Inside torch.func or forward-mode differentiation: there is no public question for either.
-    inside_transform = torch._C._functorch.peek_interpreter_stack() is not None
-    return inside_transform or torch.autograd.forward_ad._current_level >= 0
+    return inside_transform()

@@ -14,20 +14,36 @@ back to the graph, so a graph that is dropped or freed takes everything with it 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils._pytree import tree_leaves, tree_map_only
 
+from monai_invertible.autograd.call_streams import CallStreams
+from monai_invertible.autograd.containers import map_tensors, tensors_in
 from monai_invertible.autograd.drift import Before, DriftGuard, Sample
 from monai_invertible.autograd.hidden_tensors import warn_of_hidden_tensors
-from monai_invertible.autograd.module import Step
-from monai_invertible.autograd.replay import Environment, storage, version, without_gaps
+from monai_invertible.autograd.memory import own_memory, with_strides
+from monai_invertible.autograd.module import Step, Whole, waiting
+from monai_invertible.autograd.replay import Environment
+from monai_invertible.autograd.stream_order import StreamOrder
+from monai_invertible.autograd.torch_internals import (
+    graph_is_retained,
+    is_fake,
+    outside_transforms,
+    storage,
+    version,
+)
 
 __all__ = ["Walk"]
+
+nothing: Any = nullcontext()
+UNDONE = 1e-2  # relative error of an inverse that has drawn other random numbers than the forward
 
 
 class Reference(NamedTuple):
@@ -59,16 +75,25 @@ class Spec(NamedTuple):
 class Record:
     """What a walk remembers of one step of the forward."""
 
-    def __init__(self, step: Step, state: tuple[Tensor, ...], context: list[Tensor]) -> None:
+    def __init__(self, step: Step, state: tuple[Tensor, ...], context: Sequence[Tensor], who: str) -> None:
         self.step = step
-        self.environment = Environment(step.module, state)
+        self.environment = Environment(step.module, (*state, *context), who)
         self.requires_grad = [t.requires_grad for t in state]
         self.strides = [t.stride() for t in state]
         self.state = {storage(t) for t in state}
         self.references = (self.environment.references() | {storage(t) for t in context}) - self.state
         self.specs: list[Spec | None] = []
         self.values: dict[int, Reference] = {}
-        self.running: list[Reference] | None = []  # what is saved, while the forward of the step runs
+        self.kept = tuple(Reference(t.detach(), version(t)) for t in step.keep(*state))
+        self.inputs: tuple[Tensor, ...] | None = state  # while the forward of the step runs
+        self.calls = CallStreams(step.module, self.environment.random) if type(step).invert is Step.invert else None
+
+    def ran(self) -> None:
+        """The forward of the step is over."""
+        self.inputs = None
+        self.values = {}
+        self.state = set()  # these identify storages only while the storages live
+        self.references = set()
 
 
 class Walk:
@@ -78,124 +103,209 @@ class Walk:
         steps: the chain's steps.
         context: what they may read; its tensors may require gradients.
         guard: compares what the way back finds.
+        who: the class named in errors.
     """
 
-    def __init__(self, steps: Sequence[Step], context: dict[str, Any], guard: DriftGuard) -> None:
+    def __init__(self, steps: Sequence[Step], context: dict[str, Any], guard: DriftGuard, who: str) -> None:
         self.steps = steps
+        self.who = who
         self.guard = guard
         self.before: dict[int, Before] = {}  # samples of the inputs of steps
         self.after = Sample(())  # will be of the output's last tensor
+        self.given = context
+        self.given_tensors = list(tensors_in(context))
         # As the re-run reads it: cut off from the graph, requiring gradients where the original does.
-        self.context = tree_map_only(Tensor, lambda t: t.detach().requires_grad_(t.requires_grad), context)
-        self.context_tensors = [Reference(t, version(t)) for t in tree_leaves(self.context) if isinstance(t, Tensor)]
+        self.context = map_tensors(lambda t: t.detach().requires_grad_(t.requires_grad), context)
+        self.context_tensors = [Reference(t, version(t)) for t in tensors_in(self.context)]
         self.records: list[Record] = []
-        self.output: Any = None  # the node that keeps the chain's output, the one activation a chain keeps
+        self.output: Any = None  # whose node keeps the chain's output, the one activation a chain keeps
+        self.unused: set[int] = set()  # outputs whose gradient no backward has brought yet
         self.state: tuple[Tensor, ...] = ()  # the inputs of step number `position`, or the chain's output
-        self.position = len(steps)
+        self.position = 0
+        self.lock = threading.RLock()  # a graph may be used by several threads
+        self.busy = False
+        self.streams: dict[Any, Any] = {}  # states of random streams, handed from step to step
+        self.order = StreamOrder()
 
-    def run(self, state: tuple[Tensor, ...], context: dict[str, Any]) -> tuple[Tensor, ...]:
+    def run(self, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The chain's forward, as a graph without activations."""
-        tensors = [t for t in tree_leaves(context) if isinstance(t, Tensor)]
-        hooks = uncompiled(self.pack), uncompiled(unpack)
-        for step in self.steps:
-            record = Record(step, state, tensors)
-            self.records.append(record)
-            with record.environment.record(), saved_tensors_hooks(*hooks):
-                outputs = tuple(without_gaps(t) for t in step.forward(*state, **context))
-            if type(step).invert is Step.invert and record.environment.changed_by_hooks(step.module):
-                raise RuntimeError(
-                    f"InvertibleSequential: a forward hook changed the input or output of layer {step}, which its "
-                    'inverse cannot undo. Hook a branch of the layer instead, or use backprop="store".'
-                )
-            warn_of_hidden_tensors(step, outputs, state)
-            if self.guard.trace is not None or (self.guard.on and record.specs and not self.before):
-                # Of the chain's input; backward comes no further than to the first step that saves something.
-                self.before[len(self.records) - 1] = Before(state, whole=self.guard.trace is not None)
-            record.running = None
-            record.state = set()  # these identify storages only while the storages live
-            record.references = set()
-            state = outputs
+        refuse_graph_capture(self.who, state)
+        state = self.run_steps(self.steps, state)
+        self.position = len(self.records)
         if any(record.specs for record in self.records):
             anchor = torch.empty(0, requires_grad=True)
             self.output = Kept.apply(anchor, *(t.detach() for t in state))
+            self.order.hand_over(state)
+            self._await_gradients(state)
             if self.guard.on:
                 self.after = Sample(state[-1:])
+        del self.given, self.given_tensors  # they refer to a graph
         return state
+
+    def run_steps(self, steps: Iterable[Step], state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Run and record steps; one that is called as a whole comes back here with the steps it consists of."""
+        for step in steps:
+            state = self._call(step, state) if isinstance(step, Whole) else self._record(step, state)
+        return state
+
+    def _record(self, step: Step, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        record = Record(step, state, self.given_tensors, self.who)
+        self.records.append(record)
+        hooks = saved_tensors_hooks(uncompiled(self.pack), uncompiled(self.unpack))
+        with record.environment.record(self.streams), record.calls or nothing, hooks:
+            outputs = tuple(own_memory(t) for t in step.forward(*state, **self.given))
+        if type(step).invert is Step.invert and record.environment.hooks.changed_values(step.module):
+            raise self._hook_changes(step)
+        warn_of_hidden_tensors(step, outputs, state, self.who)
+        if self.guard.trace is not None or (self.guard.on and record.specs and not self.before):
+            # Of the chain's input; backward comes no further than to the first step that saves something.
+            self.before[len(self.records) - 1] = Before(state, whole=self.guard.trace is not None)
+        record.ran()
+        return outputs
+
+    def _call(self, step: Whole, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Call a hooked composition, so that its hooks fire; it hands its steps to this walk."""
+        with waiting(self, step.module, state, self.given) as visit:
+            outputs = step.forward(*state, **self.given)
+        if not visit.undisturbed(outputs):
+            raise self._hook_changes(step)
+        return outputs
+
+    def _hook_changes(self, step: Step) -> RuntimeError:
+        return RuntimeError(
+            f"{self.who}: a forward hook changed the input or output of layer {step}, which its inverse cannot undo. "
+            'Hook a branch of the layer instead, or use backprop="store".'
+        )
+
+    def _await_gradients(self, state: tuple[Tensor, ...]) -> None:
+        """Notice which outputs a backward begins from: until then, it may still begin from the others."""
+        me = weakref.ref(self)
+        for node in {t.grad_fn for t in state if t.grad_fn is not None}:
+
+            def begins(grads: Any, key: int = id(node)) -> None:
+                walk = me()
+                if walk is not None:
+                    walk.unused.discard(key)
+
+            self.unused.add(id(node))
+            node.register_prehook(begins)
 
     def pack(self, tensor: Tensor) -> Reference | Placeholder:
         """Called by autograd for each tensor that it saves during the forward."""
         record = self.records[-1]
         key = storage(tensor)
-        reference = Reference(tensor.detach(), version(tensor))
-        if record.running is not None:
-            record.running.append(reference)
         if key in record.references:
             record.specs.append(None)
-            return reference
-        record.specs.append(Spec(tensor.shape, tensor.dtype, None if key in record.state else reference.version))
+            return Reference(tensor.detach(), version(tensor))
+        record.specs.append(Spec(tensor.shape, tensor.dtype, None if key in record.state else version(tensor)))
         return Placeholder(self, len(self.records) - 1, len(record.specs) - 1)
 
-    def fetch(self, placeholder: Placeholder) -> Tensor:
-        """The tensor behind a placeholder; walks back as far as it takes.
+    def unpack(self, packed: Reference | Placeholder) -> Tensor:
+        """Called by autograd when backward needs a saved tensor."""
+        if isinstance(packed, Placeholder):
+            return packed.walk.fetch(packed)
+        if version(packed.tensor) != packed.version:
+            raise RuntimeError(
+                f"{self.who}: one of the variables needed for gradient computation has been modified by an inplace "
+                f"operation: a tensor of shape {tuple(packed.tensor.shape)} is at version {version(packed.tensor)}, "
+                f"expected {packed.version}. If it is a parameter, buffer or context tensor, call backward before "
+                "changing it; if a branch changes it, use inplace=False there."
+            )
+        return packed.tensor
 
-        Each is handed over once, so that it can be freed early. Once the last step's graph is used, and not retained,
-        nobody will start again from the chain's output, and that is let go as well.
+    def fetch(self, placeholder: Placeholder) -> Tensor:
+        """The tensor behind a placeholder; walks back as far as it takes."""
+        with self.lock, torch.inference_mode(False), outside_transforms():
+            if self.busy:
+                raise RuntimeError(
+                    f"{self.who}: a branch asked for the chain's own activations while they are recomputed. Do not "
+                    'differentiate through the chain in its own branches, or use backprop="store".'
+                )
+            self.busy = True
+            try:
+                return self._fetch(self.records[placeholder.step], placeholder.step, placeholder.position)
+            finally:
+                self.busy = False
+
+    def _fetch(self, record: Record, step: int, position: int) -> Tensor:
+        """Each tensor is handed over once, so that it can be freed early.
+
+        Once the last step's graph is used, and not retained, and no other output waits for its backward, nobody will
+        start again from the chain's output, and that is let go as well.
         """
-        step, position = placeholder.step, placeholder.position
-        record = self.records[step]
-        if record.running is not None:  # a branch that itself calls torch.autograd.grad
-            return unpack(record.running[position])
+        if record.inputs is not None:  # a branch that itself calls torch.autograd.grad
+            if position not in record.values:
+                try:
+                    self._capture(record, record.step.forward, *record.inputs, **self.context)
+                except RuntimeError as error:
+                    raise self._differentiated_while_running() from error
+            return self.unpack(record.values[position])
+        self.order.hand_over(
+            (*self.state, *(r.tensor for r in record.values.values()), *(t.tensor for t in record.kept))
+        )
         if position not in record.values:
             if self.position < step or not self.state:
-                self.state, self.position = self._output(), len(self.steps)
+                self.state, self.position = self._output(), len(self.records)
+                self.order.hand_over(self.state)
                 begins = not any(later.specs for later in self.records[step + 1 :])
-                if begins and not torch._C._autograd._get_current_graph_task_keep_graph():  # no public question
+                if begins and not self.unused and not graph_is_retained():
                     self.output = None
             if self.position == step:  # asked for a second time
-                with torch.no_grad(), record.environment.replay():
-                    self._capture(record, record.step.forward, *self.state, **self.context)
+                self._capture(record, record.step.forward, *self.state, **self.context)
             while self.position > step:
-                if self.position < len(self.steps):
-                    self.records[self.position].values.clear()
+                if self.position < len(self.records):
+                    self.records[self.position].values = {}
                 self._step_back()
-        return unpack(record.values.pop(position))
+        return self.unpack(record.values.pop(position))
 
     def _output(self) -> tuple[Tensor, ...]:
         if self.output is None and self.state:
             raise RuntimeError(
-                "InvertibleSequential: trying to backward through the chain a second time, but its output has been "
-                "freed. Use retain_graph=True the first time."
+                f"{self.who}: trying to backward through the chain a second time, but its output has been freed. Use "
+                "retain_graph=True the first time."
             )
         if self.output is None:
-            raise RuntimeError(
-                "InvertibleSequential: a branch differentiated through the layers before it while the chain was still "
-                'running. Detach the input of the branch from what it differentiates, or use backprop="store".'
-            )
+            raise self._differentiated_while_running()
         try:
             return tuple(t.detach() for t in self.output.grad_fn.saved_tensors)
         except RuntimeError as error:
             if "inplace" not in str(error):
                 raise
             raise RuntimeError(
-                "InvertibleSequential: the chain's output was changed in place between forward and backward, but "
-                "walking back starts from it. Use an out-of-place operation after the chain, such as "
-                f"ReLU(inplace=False), or clone. ({error})"
+                f"{self.who}: the chain's output was changed in place between forward and backward, but walking back "
+                "starts from it. Use an out-of-place operation after the chain, such as ReLU(inplace=False), or clone. "
+                f"({error})"
             ) from error
+
+    def _differentiated_while_running(self) -> RuntimeError:
+        return RuntimeError(
+            f"{self.who}: a branch differentiated through the layers before it while the chain was still running. "
+            'Detach the input of the branch from what it differentiates, or use backprop="store".'
+        )
 
     def _step_back(self) -> None:
         record = self.records[self.position - 1]
-        for reference in self.context_tensors:
-            unpack(reference)  # checks the version
+        for reference in (*self.context_tensors, *record.kept):
+            self.unpack(reference)  # checks the version
+        repeated: list[Any] = []
+
+        def evaluate(function: Callable[..., Any], *inputs: Tensor, **context: Any) -> Any:
+            with torch.no_grad(), record.environment.replay(), record.calls.again() if record.calls else nothing:
+                return function(*inputs, **context)
 
         def capture(function: Callable[..., Any], *inputs: Tensor | None, **context: Any) -> Any:
-            return self._capture(record, function, *inputs, **context)
+            repeated.append(self._capture(record, function, *inputs, **context))
+            return repeated[-1]
 
-        with torch.no_grad(), record.environment.replay():
+        known = (*self.state, *(t.tensor for t in record.kept))
+        with torch.no_grad():
             if record.specs:
-                state = record.step.recompute(capture, *self.state, **self.context)
+                state = record.step.recompute(evaluate, capture, *known, **self.context)
             else:  # nothing is asked for
-                state = record.step.invert(*self.state, **self.context)
-        self.state, self.position = tuple(without_gaps(t.detach()) for t in state), self.position - 1
+                state = evaluate(record.step.invert, *known, **self.context)
+        if type(record.step) is Step and record.environment.changes_itself and repeated:
+            self._check_undone(record, self.state, repeated[0])
+        self.state, self.position = tuple(own_memory(t.detach()) for t in state), self.position - 1
         if self.position in self.before:
             self.guard.compare(self.before[self.position], self.after, self.state, self.steps, self.position)
 
@@ -205,55 +315,63 @@ class Walk:
             None if t is None else with_strides(t.detach(), strides).requires_grad_(flag)
             for t, strides, flag in zip(inputs, record.strides, record.requires_grad, strict=True)
         ]
+        specs, expected = record.specs, len(record.specs)
         values: dict[int, Reference] = {}
         count = 0
 
         def collect(tensor: Tensor) -> Reference:
             nonlocal count
             reference = Reference(tensor.detach(), version(tensor))
-            if count < len(record.specs):
-                spec = record.specs[count]
+            if count < expected:
+                spec = specs[count]
                 if spec is not None:
                     if (tensor.shape, tensor.dtype) != spec[:2] or spec.version not in (None, reference.version):
-                        raise self._not_repeated(
-                            record,
-                            f"saved tensor {count} was {spec} and became "
-                            f"{Spec(tensor.shape, tensor.dtype, reference.version)}",
-                        )
+                        found = Spec(tensor.shape, tensor.dtype, reference.version)
+                        raise self._not_repeated(record, f"saved tensor {count} was {spec} and became {found}")
                     values[count] = reference
             count += 1
             return reference  # for a branch that itself calls torch.autograd.grad
 
-        with torch.enable_grad(), saved_tensors_hooks(uncompiled(collect), uncompiled(unpack)):
+        hooks = saved_tensors_hooks(uncompiled(collect), uncompiled(self.unpack))
+        with torch.enable_grad(), record.environment.replay(), hooks:
             result = function(*leaves, **context)
-        if count != len(record.specs):
-            raise self._not_repeated(
-                record, f"its forward saved {len(record.specs)} tensors and its recomputation {count}"
-            )
+        if count != expected and record.inputs is None:
+            raise self._not_repeated(record, f"its forward saved {expected} tensors and its recomputation {count}")
         record.values = values
-        return tree_map_only(Tensor, Tensor.detach, result)
+        return map_tensors(Tensor.detach, result)
+
+    def _check_undone(self, record: Record, outputs: tuple[Tensor, ...], repeated: tuple[Tensor, ...]) -> None:
+        """An inverse that draws its random numbers in another order finds another input, and nobody would notice."""
+        with torch.no_grad():
+            for a, b in zip(outputs, repeated, strict=True):
+                if not a.is_floating_point() or is_fake(a):
+                    continue
+                if (a.float() - b.float()).square().mean() > UNDONE**2 * a.float().square().mean():
+                    raise RuntimeError(
+                        f"{self.who}: the inverse of {self._where(record)}, does not undo its forward, which draws "
+                        "random numbers or changes buffers: it must draw and change the same, module by module. Write "
+                        "its random branches as modules that forward and inverse call alike, make it of couplings, or "
+                        'use backprop="checkpoint".'
+                    )
+
+    def _where(self, record: Record) -> str:
+        return f"step {self.records.index(record)} of {len(self.records)}, {record.step}"
 
     def _not_repeated(self, record: Record, what: str) -> RuntimeError:
-        where = f"step {self.records.index(record)} of {len(self.steps)}, {record.step}"
         return RuntimeError(
-            f"InvertibleSequential: {where}, does not repeat itself: {what}. A branch must depend on its input, "
+            f"{self.who}: {self._where(record)}, does not repeat itself: {what}. A branch must depend on its input, "
             "parameters, buffers and context only. Remove what changes between forward and backward, or use "
             'backprop="store".'
         )
 
 
-def unpack(packed: Reference | Placeholder) -> Tensor:
-    """Called by autograd when backward needs a saved tensor."""
-    if isinstance(packed, Placeholder):
-        return packed.walk.fetch(packed)
-    if version(packed.tensor) != packed.version:
+def refuse_graph_capture(who: str, state: Sequence[Tensor]) -> None:
+    """Raise RuntimeError while a CUDA graph is captured: it would repeat the same random numbers in every replay."""
+    if any(t.is_cuda for t in state) and torch.cuda.is_current_stream_capturing():
         raise RuntimeError(
-            "InvertibleSequential: one of the variables needed for gradient computation has been modified by an "
-            f"inplace operation: a tensor of shape {tuple(packed.tensor.shape)} is at version "
-            f"{version(packed.tensor)}, expected {packed.version}. If it is a parameter, buffer or context tensor, "
-            "call backward before changing it; if a branch changes it, use inplace=False there."
+            f"{who}: a chain that walks back cannot be captured in a CUDA graph. Capture it with "
+            'backprop="store", or use torch.compile, or train without the graph.'
         )
-    return packed.tensor
 
 
 def uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -272,11 +390,3 @@ class Kept(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         raise AssertionError("nothing depends on it")
-
-
-def with_strides(tensor: Tensor, strides: tuple[int, ...]) -> Tensor:
-    """The tensor laid out in memory as it was in the forward, since compiled kernels rely on it."""
-    same = all(n <= 1 or a == b for n, a, b in zip(tensor.shape, tensor.stride(), strides, strict=True))
-    if same or 0 in strides:
-        return tensor
-    return torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device).copy_(tensor)

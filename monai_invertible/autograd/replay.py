@@ -1,35 +1,55 @@
-"""Repeat an evaluation exactly: random numbers, autocast, parameters, buffers, flags and hooks as they were.
+"""Repeat an evaluation exactly: everything that it could read, apart from its inputs, is as it was.
 
 A branch is evaluated twice in a training step, once in the forward and once while walking back. :class:`Environment`
 remembers what the first evaluation could see besides its inputs, and puts it back for the second, which then leaves no
-trace: batch statistics are updated once, the global random stream goes on as if nothing had happened, attributes that
-a module sets stay as they were, forward hooks that only look on fire once.
+trace: batch statistics are updated once, random streams go on as if nothing had happened, attributes that a module sets
+stay as they were, forward hooks that only look on fire once. What it covers, and what it does not, stands in
+:class:`~monai_invertible.autograd.InvertibleModule`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses import FakeTensor
-from torch.nn.parameter import is_lazy
-from torch.utils._pytree import tree_leaves
+from torch.nn.parameter import UninitializedParameter
+
+from monai_invertible.autograd.attributes import Attributes
+from monai_invertible.autograd.module_hooks import ModuleHooks
+from monai_invertible.autograd.random_streams import RandomStreams, draws_outside_torch, streams_of
+from monai_invertible.autograd.torch_internals import is_fake, storage, version
 
 __all__ = ["Environment"]
 
-HOOKS = ("_forward_pre_hooks", "_forward_hooks")
-LARGE = 4096  # numbers; a larger buffer is kept by reference, not by value, when nobody wrote to it
+LARGE = 1 << 16  # numbers; a larger buffer is kept by reference, not by value
+PROBES = 16  # of a large buffer, to see whether somebody writes to it unseen
+locks: weakref.WeakKeyDictionary[nn.Module, Any] = weakref.WeakKeyDictionary()
+finding_locks = threading.Lock()
 
 
-class Hook(NamedTuple):
-    """A hook that took part in a computation."""
+class Parameter(NamedTuple):
+    """A parameter as it was."""
 
-    function: Callable[..., Any]
-    with_kwargs: bool
-    changed_values: bool  # what its module receives or returns, and not only attributes of the module
+    owner: nn.Module
+    name: str
+    tensor: Any
+    version: int
+    requires_grad: bool
+
+
+class Buffer(NamedTuple):
+    """A buffer as it was: by value if training may change it (batch statistics), otherwise it must stay as it is."""
+
+    owner: nn.Module
+    name: str
+    tensor: Tensor
+    version: int
+    value: Tensor | None
 
 
 class Environment:
@@ -37,228 +57,239 @@ class Environment:
 
     Args:
         module: the module that is about to be evaluated.
-        tensors: its inputs; their devices tell whose random state and autocast matter.
+        tensors: its inputs; with its parameters and buffers they tell on which devices random numbers matter.
+        who: the class named in errors.
     """
 
-    def __init__(self, module: nn.Module, tensors: tuple[Tensor, ...]) -> None:
-        self.modules = list(module.modules())
-        parameters = [(m, name, p) for m in self.modules for name, p in m._parameters.items() if p is not None]
-        for m, name, p in parameters:
-            if is_lazy(p):
-                raise RuntimeError(
-                    f"InvertibleSequential: parameter '{name}' of {type(m).__name__} is not initialised. Run the "
-                    "network once under torch.no_grad() before training it."
-                )
-        self.parameters = [(m, name, p, version(p), p.requires_grad) for m, name, p in parameters]
-        self.buffers = [
-            # Training may change a buffer (batch statistics), so its value is kept; otherwise it must stay as it is.
-            (m, name, b, version(b), b.clone() if m.training else None)
-            for m in self.modules
-            for name, b in m._buffers.items()
-            if b is not None
-        ]
-        # Train/eval flags, counters, switches: what code of a module may branch on.
-        self.numbers = [{k: v for k, v in vars(m).items() if type(v) in (bool, int, float)} for m in self.modules]
-        self.devices = {"cpu": torch.device("cpu")} | {t.device.type: t.device for t in tensors if not t.is_meta}
-        self.autocast = [(d, torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in self.devices]
-        self.rng: list[tuple[torch.device, Tensor]] = []
-        self.fake = any(isinstance(t, FakeTensor) for t in tensors)  # fake tensors draw no random numbers
-        self.hooks = [(m, kind) for m in self.modules for kind in HOOKS if getattr(m, kind)]
-        self.partakers: dict[tuple[nn.Module, str], dict[int, Hook]] = {}
+    def __init__(self, module: nn.Module, tensors: Sequence[Tensor], who: str) -> None:
+        self.who = who
+        self.lock = lock_of(module)
+        self.modules = modules_of(module)
+        self.parameters: list[Parameter] = []
+        self.buffers: list[Buffer] = []
+        self.probes: list[tuple[Buffer, Tensor]] = []
+        devices, outside_torch = set(), False
+        for t in tensors:
+            devices.add(t.device)
+        for m in self.modules:
+            outside_torch = outside_torch or draws_outside_torch(m)
+            for name, p in m._parameters.items():
+                if p is not None:
+                    devices.add(self._remember_parameter(m, name, p))
+            for name, b in m._buffers.items():
+                if b is not None:
+                    devices.add(self._remember_buffer(m, name, b))
+        self.attributes = Attributes(self.modules, who)
+        self.hooks = ModuleHooks(self.modules)
+        types = {"cpu", *(d.type for d in devices if d.type != "meta")}
+        self.autocast = [(d, torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in types]
+        fake = any(is_fake(t) for t in tensors)  # fake tensors draw no random numbers
+        self.random = RandomStreams([] if fake else streams_of(devices, outside_torch))
+        self.recording = False
 
     def references(self) -> set[int]:
-        """Storages of the parameters and buffers: what is kept by reference, not recomputed."""
-        return {storage(t) for _, _, t, _, _ in (*self.parameters, *self.buffers)}
+        """Storages of the parameters, buffers and other tensors: what is kept by reference, not recomputed."""
+        found = {storage(p.tensor) for p in self.parameters}
+        found.update(storage(b.tensor) for b in self.buffers)
+        return found | self.attributes.references() if self.attributes.tensors else found
 
-    def changed_by_hooks(self, module: nn.Module) -> bool:
-        """Whether a hook changed what ``module`` received or returned."""
-        return any(h.changed_values for kind in HOOKS for h in self.partakers.get((module, kind), {}).values())
+    def record(self, known: dict[Any, Any] | None = None) -> Recording:
+        """A context for the first evaluation: what it draws and changes is remembered.
 
-    @contextmanager
-    def record(self) -> Iterator[None]:
-        """Watch the first evaluation: random states it consumes, buffers it changes, hooks that take part."""
-        before = [] if self.fake else [(d, rng_state(d)) for d in self.devices.values()]
-        with self._watch_hooks() if self.hooks else ExitStack():
-            yield
-        self.rng = [(d, s) for d, s in before if not torch.equal(s, rng_state(d))]
-        # Batch normalisation writes to small buffers past the version counter.
-        self.buffers = [
-            (m, name, b, v, None if b.numel() > LARGE and version(b) == v else value)
-            for m, name, b, v, value in self.buffers
-        ]
+        ``known`` hands the states of random streams from one evaluation to the next.
+        """
+        return Recording(self, {} if known is None else known)
 
-    @contextmanager
-    def replay(self) -> Iterator[None]:
-        """Put the remembered environment in place, and afterwards everything back.
+    def replay(self) -> Replay:
+        """A context for a repetition: the remembered environment, and afterwards everything back.
+
+        While it lasts, other threads that would evaluate the module wait.
 
         Raises:
-            RuntimeError: when a parameter, or a buffer outside training, was changed in place since.
+            RuntimeError: on entering, if something that is kept by reference was changed in place since.
         """
-        self._check_versions()
-        with ExitStack() as stack:
-            for device_type, enabled, dtype in self.autocast:
-                if enabled or torch.is_autocast_enabled(device_type):
-                    stack.enter_context(torch.autocast(device_type, dtype=dtype, enabled=enabled, cache_enabled=False))
-            for m, numbers in zip(self.modules, self.numbers, strict=True):
-                attributes = vars(m)
-                stack.callback(_restore, attributes, dict(attributes))
-                attributes.update(numbers)
-            for m, name, p, _, requires_grad in self.parameters:
-                if m._parameters.get(name) is not p:  # replaced since, or only lent by torch.func.functional_call
-                    stack.callback(_restore, m._parameters, dict(m._parameters))
-                    m._parameters[name] = p
-                if p.requires_grad != requires_grad:
-                    stack.callback(p.requires_grad_, p.requires_grad)
-                    p.requires_grad_(requires_grad)
-            for m, name, buffer, _, value in self.buffers:
-                if value is not None or m._buffers.get(name) is not buffer:
-                    stack.callback(_restore, m._buffers, dict(m._buffers))
-                    m._buffers[name] = buffer if value is None else value.clone()
-            for device, state in self.rng:
-                stack.callback(set_rng_state, device, rng_state(device))
-                set_rng_state(device, state)
-            for m in self.modules:
-                for kind in HOOKS:
-                    self._keep_partakers(stack, m, kind)
-            yield
+        return Replay(self)
 
-    def contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        """:meth:`record` and :meth:`replay`, as ``torch.utils.checkpoint`` asks for them."""
-        return self.record(), _Repeatable(self.replay)
+    @property
+    def changes_itself(self) -> bool:
+        """Whether the evaluation drew random numbers, or changed a buffer in a way that is counted."""
+        return bool(self.random.drawn) or any(version(b.tensor) != b.version for b in self.buffers)
 
-    def _check_versions(self) -> None:
-        for _, _, p, expected, _ in self.parameters:
-            if version(p) != expected:
+    def check_versions(self) -> None:
+        """Raise RuntimeError if something that is kept by reference was changed in place since."""
+        for p in self.parameters:
+            if version(p.tensor) != p.version:
                 raise RuntimeError(
-                    f"InvertibleSequential: a parameter of shape {tuple(p.shape)} of {type(self.modules[0]).__name__} "
-                    f"was changed in place between forward and backward (version {expected} became {version(p)}); "
-                    "walking back needs the values of the forward. Call backward before optimizer.step(), or run the "
-                    "forward again."
+                    f"{self.who}: a parameter of shape {tuple(p.tensor.shape)} of {type(self.modules[0]).__name__} "
+                    f"was changed in place between forward and backward (version {p.version} became "
+                    f"{version(p.tensor)}); walking back needs the values of the forward. Call backward before "
+                    "optimizer.step(), or run the forward again."
                 )
-        for m, name, buffer, expected, value in self.buffers:
-            if value is None and version(buffer) != expected:
+        for b in self.buffers:
+            if b.value is None and version(b.tensor) != b.version:
                 raise RuntimeError(
-                    f"InvertibleSequential: buffer '{name}' of {type(m).__name__} was changed in place between forward "
+                    f"{self.who}: buffer '{b.name}' of {type(b.owner).__name__} was changed in place between forward "
                     "and backward; walking back needs the values of the forward. Change it after backward."
                 )
+        self.attributes.check_versions()
 
-    @contextmanager
-    def _watch_hooks(self) -> Iterator[None]:
-        """Watch each hook, replaced in place, so that a hook that removes itself can do so."""
-        replaced = []
-        for module, kind in self.hooks:
-            hooks = getattr(module, kind)
-            for key, hook in list(hooks.items()):
-                hooks[key] = self._watched(module, kind, key, hook)
-                replaced.append((hooks, key, hook))
-        try:
-            yield
-        finally:
-            for hooks, key, hook in replaced:
-                if key in hooks:
-                    hooks[key] = hook
-
-    def _watched(self, module: nn.Module, kind: str, key: int, hook: Callable[..., Any]) -> Callable[..., Any]:
-        """The hook, with a record of whether it takes part.
-
-        It does if it returns another value, writes to a tensor, or sets an attribute of its module, as that of weight
-        norm does.
-        """
-        with_kwargs = key in getattr(module, kind + "_with_kwargs")
-
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            tensors = [t for t in tree_leaves((args[1:], kwargs)) if isinstance(t, Tensor)]
-            versions = [version(t) for t in tensors]
-            before = dict(vars(module))
-            result = hook(*args, **kwargs)
-            same_values = versions == [version(t) for t in tensors] and (
-                result is None or any(result is a for a in args)
+    def _remember_parameter(self, m: nn.Module, name: str, p: Tensor) -> torch.device:
+        if isinstance(p, UninitializedParameter):
+            raise RuntimeError(
+                f"{self.who}: parameter '{name}' of {type(m).__name__} is not initialised. Run the network once under "
+                "torch.no_grad() before training it."
             )
-            now = vars(module)
-            if not same_values or before.keys() != now.keys() or any(now[k] is not v for k, v in before.items()):
-                self.partakers.setdefault((module, kind), {})[key] = Hook(hook, with_kwargs, not same_values)
-            return result
+        self.parameters.append(Parameter(m, name, p, version(p), p.requires_grad))
+        return p.device
 
-        return watched
+    def _remember_buffer(self, m: nn.Module, name: str, b: Tensor) -> torch.device:
+        # Batch normalisation writes past the version counter, so a change of it cannot be seen beforehand.
+        small = m.training and b.numel() <= LARGE
+        self.buffers.append(Buffer(m, name, b, version(b), b.detach().clone() if small else None))
+        if m.training and not small and b.layout is torch.strided and not is_fake(b):
+            self.probes.append((self.buffers[-1], probe(b)))
+        return b.device
 
-    def _keep_partakers(self, stack: ExitStack, module: nn.Module, kind: str) -> None:
-        """Leave only those of the module's hooks that took part; one that changed values also if removed since."""
-        hooks, flags = getattr(module, kind), getattr(module, kind + "_with_kwargs")
-        partakers = self.partakers.get((module, kind), {})
-        kept = {key: h for key, h in partakers.items() if h.changed_values or key in hooks}
-        if hooks or kept:
-            stack.callback(_restore, hooks, dict(hooks))
-            stack.callback(_restore, flags, dict(flags))
-            _restore(hooks, {key: h.function for key, h in kept.items()})
-            _restore(flags, {key: True for key, h in kept.items() if h.with_kwargs})
+    def check_probes(self) -> None:
+        """Raise RuntimeError if somebody wrote to a large buffer without being counted."""
+        for b, before in self.probes:
+            if version(b.tensor) == b.version and not torch.equal(probe(b.tensor), before):
+                raise RuntimeError(
+                    f"{self.who}: training changes buffer '{b.name}' of {type(b.owner).__name__}, which is too large "
+                    f"to be kept by value: {b.tensor.numel()} numbers, at most {LARGE}. Split it into smaller buffers."
+                )
 
 
-class _Repeatable:
-    """A context that may be entered again and again, each time made anew."""
+class Recording:
+    """The first evaluation."""
 
-    def __init__(self, make: Callable[[], AbstractContextManager[None]]) -> None:
-        self.make = make
-        self.entered: list[AbstractContextManager[None]] = []
+    def __init__(self, environment: Environment, known: dict[Any, Any]) -> None:
+        self.environment = environment
+        self.known = known
 
     def __enter__(self) -> None:
-        context = self.make()
-        context.__enter__()
-        self.entered.append(context)
+        e = self.environment
+        e.lock.acquire()
+        e.recording = True
+        e.random.begin(self.known)
+        self.hooks = e.hooks.recording()
+        self.hooks.__enter__()
 
-    def __exit__(self, *error: Any) -> bool | None:
-        return self.entered.pop().__exit__(*error)
-
-
-def _restore(items: dict[Any, Any], before: dict[Any, Any]) -> None:
-    """Make ``items`` what it was, in its order; it stays the same dictionary."""
-    if items.keys() == before.keys():
-        for key, value in before.items():
-            if items[key] is not value:
-                items[key] = value
-    else:
-        items.clear()
-        items.update(before)
+    def __exit__(self, *error: Any) -> None:
+        e = self.environment
+        self.hooks.__exit__(*error)
+        e.random.end(self.known)
+        e.recording = False
+        e.lock.release()
+        if e.probes and error[0] is None:
+            e.check_probes()
 
 
-def version(tensor: Tensor) -> int:
-    """How often the tensor was changed in place, as far as that is counted (a compiler sees to it by itself)."""
-    return 0 if torch.compiler.is_compiling() or tensor.is_inference() else tensor._version
+class Replay:
+    """One repetition. Only what differs is put in place, since other threads may read it."""
+
+    def __init__(self, environment: Environment) -> None:
+        self.environment = environment
+        self.entered: list[list[Callable[[], Any]]] = []  # a context that may be entered again and again
+
+    def __enter__(self) -> None:
+        e = self.environment
+        e.check_versions()
+        undo: list[Callable[[], Any]] = []
+        self.entered.append(undo)
+        if not e.recording:  # otherwise who records waits for this repetition, maybe in another thread
+            e.lock.acquire()
+            undo.append(e.lock.release)
+        try:
+            self._put_back(e, undo)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *error: Any) -> None:
+        for function in reversed(self.entered.pop()):
+            function()
+
+    def _put_back(self, e: Environment, undo: list[Callable[[], Any]]) -> None:
+        if torch.is_inference_mode_enabled():
+            enter(torch.inference_mode(False), undo)
+        for device_type, enabled, dtype in e.autocast:
+            if enabled or torch.is_autocast_enabled(device_type):
+                enter(torch.autocast(device_type, dtype=dtype, enabled=enabled, cache_enabled=False), undo)
+        undo.append(e.attributes.put_back())
+        before = [(d, d.copy()) for m in e.modules for d in (m._parameters, m._buffers)]
+        undo.append(Undo(restore, before))
+        for p in e.parameters:
+            if p.owner._parameters.get(p.name) is not p.tensor:  # replaced since, or lent by functional_call
+                p.owner._parameters[p.name] = p.tensor
+            if p.tensor.requires_grad != p.requires_grad:
+                undo.append(Undo(p.tensor.requires_grad_, p.tensor.requires_grad))
+                p.tensor.requires_grad_(p.requires_grad)
+        for b in e.buffers:
+            if b.value is not None or b.owner._buffers.get(b.name) is not b.tensor:
+                b.owner._buffers[b.name] = b.tensor if b.value is None else b.value.clone()
+        undo.append(e.random.rewind())
+        hooks = e.hooks.replaying()
+        if type(hooks) is not nullcontext:
+            enter(hooks, undo)
 
 
-def storage(tensor: Tensor) -> int:
-    """What identifies the memory under a real, fake or meta tensor, as long as that memory lives."""
-    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else -id(tensor)
+class Undo:
+    """A call for later."""
+
+    __slots__ = ("arguments", "function")
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.function = function
+        self.arguments = arguments
+
+    def __call__(self) -> None:
+        self.function(*self.arguments)
 
 
-def unshared(tensor: Tensor) -> bool:
-    """Whether nobody else holds the tensor's memory, and no two of its elements are one: it may be overwritten."""
-    if tensor.layout is not torch.strided:
-        return False
-    memory = tensor.untyped_storage()
-    holders = torch._C._storage_Use_Count(memory._cdata)  # there is no public question
-    return dense(tensor) and holders == 2  # the tensor and ``memory``
+def enter(context: AbstractContextManager[Any], undo: list[Callable[[], Any]]) -> None:
+    """Enter a context until the repetition is over."""
+    context.__enter__()
+    undo.append(Undo(context.__exit__, None, None, None))
 
 
-def dense(tensor: Tensor) -> bool:
-    """Whether the tensor has no gaps in memory, whatever the order of its dimensions."""
-    if tensor.layout is not torch.strided or tensor.is_contiguous():
-        return True
-    return tensor.permute(sorted(range(tensor.ndim), key=tensor.stride, reverse=True)).is_contiguous()
+def restore(before: Sequence[tuple[Any, dict[str, Any]]]) -> None:
+    """Make dictionaries what they were, in their order."""
+    for now, old in before:
+        if now.keys() != old.keys():
+            now.clear()
+            now.update(old)
+        else:
+            for name, value in old.items():
+                if now[name] is not value:
+                    now[name] = value
 
 
-def without_gaps(tensor: Tensor) -> Tensor:
-    """A copy of a view with gaps, so that the larger tensor need not live on; any other tensor as it is."""
-    return tensor if dense(tensor) else tensor.clone()
+def lock_of(module: nn.Module) -> Any:
+    """The lock under which a module is evaluated where it must be as it was, whichever chain or thread does it."""
+    lock = locks.get(module)
+    if lock is None:
+        with finding_locks:
+            lock = locks.setdefault(module, threading.RLock())
+    return lock
 
 
-def rng_state(device: torch.device) -> Tensor:
-    """The random state of a device."""
-    return torch.get_rng_state() if device.type == "cpu" else torch.get_device_module(device).get_rng_state(device)
+def modules_of(module: nn.Module) -> list[nn.Module]:
+    """As ``module.modules()``, in a third of the time: it is asked in every evaluation."""
+    if not module._modules:
+        return [module]
+    found: dict[nn.Module, None] = {}
+    waiting = [module]
+    while waiting:
+        m = waiting.pop()
+        if m not in found:
+            found[m] = None
+            if m._modules:
+                waiting.extend(child for child in m._modules.values() if child is not None)
+    return list(found)
 
 
-def set_rng_state(device: torch.device, state: Tensor) -> None:
-    """Set the random state of a device."""
-    if device.type == "cpu":
-        torch.set_rng_state(state)
-    else:
-        torch.get_device_module(device).set_rng_state(state, device)
+def probe(buffer: Tensor) -> Tensor:
+    """A few numbers of a large buffer."""
+    flat = buffer.detach().reshape(-1) if buffer.is_contiguous() else buffer.detach().select(0, 0).reshape(-1)
+    return flat[:: max(flat.numel() // PROBES, 1)].clone()

@@ -7,7 +7,8 @@ This is where the package saves memory: n layers cost the activations of one, an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,14 +19,17 @@ from monai_invertible.autograd.checkpointing import run_checkpointed
 from monai_invertible.autograd.drift import DriftGuard
 from monai_invertible.autograd.module import (
     Composition,
+    Inverse,
     InvertibleModule,
     State,
     Step,
     as_state,
     as_tuple,
     flatten,
+    observed,
     plain_only,
     run_steps,
+    visited,
 )
 from monai_invertible.autograd.recompute import Walk
 
@@ -45,7 +49,7 @@ class InvertibleSequential(Composition, BackpropSwitch):
         layers: invertible modules. Chains among them become part of this chain.
         backprop: ``"invert"`` recomputes activations from the output; ``"checkpoint"`` keeps each layer's input
             (``torch.utils.checkpoint``); ``"store"`` is plain autograd. All give the same parameters, ``state_dict``
-            and results.
+            and results. Within a chain that inverts, a chain with another mode keeps that.
 
     Attributes:
         guard: a :class:`~monai_invertible.autograd.DriftGuard`, which compares what the walk back finds with a small
@@ -54,7 +58,8 @@ class InvertibleSequential(Composition, BackpropSwitch):
     Shapes: any state that the layers accept; a tensor or several tensors.
 
     Raises:
-        TypeError: a layer is not an :class:`InvertibleModule`.
+        TypeError: a layer is not an :class:`InvertibleModule`; a state without a floating-point tensor.
+        ValueError: a state on several devices.
         RuntimeError: in backward, when the output or a parameter was changed in place since the forward, a branch
             does not repeat itself, or the recomputed input is far from what it was.
     """
@@ -88,34 +93,83 @@ class InvertibleSequential(Composition, BackpropSwitch):
 
     def forward(self, *state: Tensor, **context: Any) -> State:
         """Map the state through the layers."""
-        return self._run(False, state, context)
+        found = visited(self, self.steps, state, context)
+        return self._run(False, state, context) if found is None else as_state(found)
 
     def inverse(self, *state: Tensor, **context: Any) -> State:
         """Map an output state back, as cheap to train as :meth:`forward`."""
         return self._run(True, state, context)
 
     def _run(self, inverse: bool, state: tuple[Tensor, ...], context: dict[str, Any]) -> State:
-        if state and torch.is_autocast_enabled(state[0].device.type):
+        check_state(type(self).__name__, state)
+        if torch.is_autocast_enabled(state[0].device.type):
             state = tuple(t.float() if t.dtype in (torch.bfloat16, torch.float16) else t for t in state)
         if self.backprop == "store" or plain_only():
             return as_state(run_steps(self.steps(inverse), state, context))
         if self.backprop == "checkpoint":
-            layers = list(leaves(self))
-            for layer in reversed(layers) if inverse else layers:
+            for layer in leaves(self, inverse):
                 function = layer.inverse if inverse else layer
-                state = as_tuple(run_checkpointed(layer, *state, function=function, **context))
+                if not isinstance(layer, InvertibleSequential):
+                    function = partial(run_checkpointed, layer, function=function, who=type(self).__name__)
+                state = as_tuple(function(*state, **context))
             return as_state(state)
         if torch.compiler.is_compiling():
             from monai_invertible.autograd.compiled import run_compiled  # loads the compiler, which takes its time
 
             return as_state(run_compiled(self, inverse, state, context))
-        return as_state(Walk(self.steps(inverse), context, self.guard).run(state, context))
+        for part in parts(self, inverse):
+            if isinstance(part, list):
+                state = Walk(part, context, self.guard, type(self).__name__).run(state)
+            else:
+                state = as_tuple(part(*state, **context))
+        return as_state(state)
 
 
-def leaves(chain: InvertibleSequential) -> Iterator[InvertibleModule]:
-    """The layers of a chain and of the chains in it."""
-    for layer in chain:
-        if isinstance(layer, InvertibleSequential):
-            yield from leaves(layer)
+def check_state(who: str, state: tuple[Tensor, ...]) -> None:
+    """Raise an error unless a chain can differentiate the state."""
+    for t in state:
+        if not isinstance(t, Tensor):
+            raise TypeError(f"{who}: the state must be tensors, got {type(t).__name__}. Give each as an argument.")
+    if not any(t.is_floating_point() or t.is_complex() for t in state):
+        kinds = [str(t.dtype) for t in state]
+        raise TypeError(f"{who}: the state must be floating-point numbers, got {kinds}. Call .float() on it.")
+    devices = sorted({str(t.device) for t in state})
+    if len(devices) > 1:
+        raise ValueError(f"{who}: the state must be on one device, got {devices}. Move its tensors with .to(device).")
+
+
+def parts(chain: InvertibleSequential, inverse: bool) -> list[list[Step] | Callable[..., State]]:
+    """What an inverting chain walks back through, and, in between, chains among its layers that have other modes."""
+    if all(c.backprop == "invert" for c in chain.modules() if isinstance(c, InvertibleSequential)):
+        return [chain.steps(inverse)]
+    found: list[list[Step] | Callable[..., State]] = []
+    layers: list[InvertibleModule] = []  # since the last such chain, in the order of execution
+
+    def walk() -> None:
+        if layers:
+            found.append(flatten(layers))
+            layers.clear()
+
+    for layer in reversed(list(chain)) if inverse else chain:
+        inner, back = layer, inverse
+        while isinstance(inner, Inverse) and not observed(inner):
+            inner, back = inner.module, not back
+        if not isinstance(inner, InvertibleSequential):
+            layers.append(Inverse(layer) if inverse else layer)
+        elif inner.backprop == "invert" and (back or not observed(inner)):
+            walk()
+            found += parts(inner, back)
+        else:
+            walk()
+            found.append(inner.inverse if back else inner)
+    walk()
+    return found
+
+
+def leaves(chain: InvertibleSequential, inverse: bool) -> Iterator[InvertibleModule]:
+    """The layers of a chain and of the chains in it, in order; a hooked chain, which has to be called, as a whole."""
+    for layer in reversed(list(chain)) if inverse else chain:
+        if isinstance(layer, InvertibleSequential) and (inverse or not observed(layer)):
+            yield from leaves(layer, inverse)
         else:
             yield layer

@@ -15,8 +15,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from monai_invertible.autograd.memory import unshared
 from monai_invertible.autograd.module import Composition, Step
-from monai_invertible.autograd.replay import unshared, version
+from monai_invertible.autograd.torch_internals import version
 from monai_invertible.networks.layers.splitting import ChannelSplit
 
 __all__ = ["AdditiveCoupling", "ShiftStep"]
@@ -55,11 +56,12 @@ class AdditiveCoupling(Composition):
             )
         self.f = f
         self.g = g
-        self.split = None if split is False else ChannelSplit(split)
+        self.split = None if split is False else ChannelSplit(split, who=type(self).__name__)
 
     def steps(self, inverse: bool = False) -> Iterable[Step]:
         branches = [(self.f, -2), (self.g, -1)]
-        shifts = [ShiftStep(branch, target, inverse) for branch, target in branches if branch is not None]
+        who = type(self).__name__
+        shifts = [ShiftStep(branch, target, inverse, who=who) for branch, target in branches if branch is not None]
         if inverse:
             shifts.reverse()
         if self.split is None:
@@ -77,12 +79,22 @@ class ShiftStep(Step):
         target: the tensor that is moved, -2 or -1.
         inverse: subtract instead of add.
         source: the tensor that is read; None for the other one of the two.
+        who: the class named in errors.
     """
 
-    def __init__(self, branch: nn.Module, target: int, inverse: bool = False, source: int | None = None) -> None:
+    def __init__(
+        self,
+        branch: nn.Module,
+        target: int,
+        inverse: bool = False,
+        source: int | None = None,
+        *,
+        who: str = "AdditiveCoupling",
+    ) -> None:
         super().__init__(branch, inverse)
         self.target = target
         self.source = -3 - target if source is None else source
+        self.who = who
 
     def forward(self, *state: Tensor, **context: Any) -> tuple[Tensor, ...]:
         return self._moved(state, self.shift(*state, **context), self.inverse)
@@ -90,11 +102,13 @@ class ShiftStep(Step):
     def invert(self, *state: Tensor, **context: Any) -> tuple[Tensor, ...]:
         return self._moved(state, self.shift(*state, **context), not self.inverse)
 
-    def recompute(self, capture: Callable[..., Any], *state: Tensor, **context: Any) -> tuple[Tensor, ...]:
+    def recompute(
+        self, evaluate: Callable[..., Any], capture: Callable[..., Any], *state: Tensor, **context: Any
+    ) -> tuple[Tensor, ...]:
         known: list[Tensor | None] = list(state)
         known[self.target] = None
         shift = capture(self.shift, *known, **context)
-        return self._moved(state, shift, not self.inverse, reuse=unshared(shift))
+        return self._moved(state, shift, not self.inverse, own=True)
 
     def shift(self, *state: Tensor, **context: Any) -> Tensor:
         """What the target is moved by."""
@@ -103,22 +117,26 @@ class ShiftStep(Step):
         shift = self.module(source, **named_context(self.module, context))
         if version(source) != before:
             raise RuntimeError(
-                f"AdditiveCoupling: branch {type(self.module).__name__} changed its input in place, but the coupling "
+                f"{self.who}: branch {type(self.module).__name__} changed its input in place, but the coupling "
                 "needs it unchanged. Use inplace=False in the first operation of the branch."
             )
         return shift
 
-    def _moved(self, state: tuple[Tensor, ...], shift: Tensor, back: bool, reuse: bool = False) -> tuple[Tensor, ...]:
+    def _moved(self, state: tuple[Tensor, ...], shift: Tensor, back: bool, own: bool = False) -> tuple[Tensor, ...]:
         target = state[self.target]
         if shift.shape != target.shape:
             raise ValueError(
-                f"AdditiveCoupling: branch {type(self.module).__name__} returned shape {tuple(shift.shape)} for a "
+                f"{self.who}: branch {type(self.module).__name__} returned shape {tuple(shift.shape)} for a "
                 f"state of shape {tuple(target.shape)}. Its output must have the shape of the tensor it is added to; "
                 "check its channels and padding."
             )
         moved = list(state)
-        out = shift if reuse and shift.dtype == target.dtype else None  # saves a tensor at the peak of the step
-        moved[self.target] = (torch.sub if back else torch.add)(target, shift, out=out).to(target.dtype)
+        out = None
+        if own:  # nobody else needs the one or the other: saves a tensor at the peak of the step
+            reusable = (t for t in (target, shift) if t.dtype == target.dtype and unshared(t))
+            out = next(reusable, None)
+        total = (torch.sub if back else torch.add)(target, shift, out=out)
+        moved[self.target] = total if total.dtype == target.dtype else total.to(target.dtype)
         return tuple(moved)
 
 

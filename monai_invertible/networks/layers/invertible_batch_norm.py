@@ -6,13 +6,14 @@ equations 20 and 27.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from monai_invertible.autograd.module import InvertibleModule, State
+from monai_invertible.autograd.module import InvertibleModule, State, Step
 
 __all__ = ["InvertibleBatchNorm"]
 
@@ -27,7 +28,9 @@ class InvertibleBatchNorm(InvertibleModule):
     :math:`x = \sqrt{\sigma^2 + \epsilon}\,(y - \beta) / (|\gamma| + \epsilon_i) + \mu`.
     In evaluation the running statistics take their place, and the stack stays as it is.
 
-    In a chain: saves nothing else, recomputes itself; the running statistics are updated once a step. Error: a rounding
+    In a chain: saves nothing else, recomputes itself; the running statistics are updated once a step. The inverse, in
+    training, keeps the statistics that it takes from the stack: a state that is not exactly an output of the forward
+    (an edited latent, or one that dropout changed) has others, and could not be found again without. Error: a rounding
     of each term; but the error that it is given grows by :math:`\sqrt{\sigma^2 + \epsilon} / (|\gamma| + \epsilon_i)`
     in each channel.
 
@@ -100,6 +103,10 @@ class InvertibleBatchNorm(InvertibleModule):
         x = self.denormalise(y, mean, variance)
         return (*rest, x) if rest else x
 
+    def steps(self, inverse: bool = False) -> Iterable[Step]:
+        """In training, the inverse keeps the statistics."""
+        return (_Denormalise(self, True) if inverse else Step(self),)
+
     def normalise(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         """``x`` ``(B, C, *spatial)`` by given statistics ``(C,)``, into which gradients flow, too."""
         factor = (self.weight.abs() + self.invertible_eps) / (variance + self.eps).sqrt()
@@ -128,3 +135,22 @@ class InvertibleBatchNorm(InvertibleModule):
 
     def extra_repr(self) -> str:
         return f"{len(self.weight)}, eps={self.eps}, invertible_eps={self.invertible_eps}"
+
+
+class _Denormalise(Step):
+    """The inverse of a norm; on the way back it needs the statistics that stood in its input."""
+
+    module: InvertibleBatchNorm
+
+    def keep(self, *state: Tensor) -> tuple[Tensor, ...]:
+        return state[-3:-1] if self._has_statistics else ()
+
+    def invert(self, *state: Tensor, **context: Any) -> tuple[Tensor, ...]:
+        if not self._has_statistics:
+            return super().invert(*state, **context)
+        *rest, x, mean, variance = state
+        return (*rest, mean, variance, self.module.normalise(x, mean, variance))
+
+    @property
+    def _has_statistics(self) -> bool:
+        return self.module.training and self.module.push_statistics

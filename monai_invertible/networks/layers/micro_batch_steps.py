@@ -37,13 +37,18 @@ class PieceStep(Step):
         seen, rest = self._seen(state)
         return (*self.step.invert(*seen, **context), *rest)
 
-    def recompute(self, capture: Callable[..., Any], *state: Tensor, **context: Any) -> tuple[Tensor, ...]:
+    def keep(self, *state: Tensor) -> tuple[Tensor, ...]:
+        return self.step.keep(*self._seen(state)[0])
+
+    def recompute(
+        self, evaluate: Callable[..., Any], capture: Callable[..., Any], *state: Tensor, **context: Any
+    ) -> tuple[Tensor, ...]:
         seen, rest = self._seen(state)
 
         def capture_seen(function: Callable[..., Any], *inputs: Tensor | None, **context: Any) -> Any:
             return capture(lambda *s, **c: function(*s[: len(inputs)], **c), *inputs, *(None for _ in rest), **context)
 
-        return (*self.step.recompute(capture_seen, *seen, **context), *rest)
+        return (*self.step.recompute(evaluate, capture_seen, *seen, **context), *rest)
 
     def _seen(self, state: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         end = len(state) - self.after
@@ -53,7 +58,8 @@ class PieceStep(Step):
 class MomentsStep(Step):
     """Mean and variance of what ``function`` computes from one piece, as two more rows of the tensor with the moments.
 
-    That stands below the last ``above`` tensors of the state; the first piece pushes it. The inverse takes them away.
+    That stands below the last ``above`` tensors of the state; the first piece pushes it. The inverse takes them away,
+    and keeps them for the way back: they need not be those of what is left (see :class:`InvertibleBatchNorm`).
     """
 
     def __init__(
@@ -67,13 +73,19 @@ class MomentsStep(Step):
     def forward(self, *state: Tensor, **context: Any) -> tuple[Tensor, ...]:
         return self._removed(state) if self.inverse else self._added(state)
 
+    def keep(self, *state: Tensor) -> tuple[Tensor, ...]:
+        return (state[len(state) - self.above - 1][-2:].clone(),) if self.inverse else ()
+
     def invert(self, *state: Tensor, **context: Any) -> tuple[Tensor, ...]:
-        return self._added(state) if self.inverse else self._removed(state)
+        return self._pushed(state[:-1], state[-1]) if self.inverse else self._removed(state)
 
     def _added(self, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         x = self.function(*state)
         variance, mean = torch.var_mean(x, dim=[0, *range(2, x.ndim)], correction=0)
-        moments, end = torch.stack((mean, variance)), len(state) - self.above
+        return self._pushed(state, torch.stack((mean, variance)))
+
+    def _pushed(self, state: tuple[Tensor, ...], moments: Tensor) -> tuple[Tensor, ...]:
+        end = len(state) - self.above
         if self.first:
             return (*state[:end], moments, *state[end:])
         return (*state[: end - 1], torch.cat((state[end - 1], moments)), *state[end:])

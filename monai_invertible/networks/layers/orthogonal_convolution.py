@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from monai_invertible.autograd.module import InvertibleModule
+from monai_invertible.autograd.module import InvertibleModule, State
 
 __all__ = ["OrthogonalConvolution"]
 
@@ -31,7 +31,8 @@ class OrthogonalConvolution(InvertibleModule):
         channels: C.
         reflections: D; the paper takes 3. At most ``channels`` are used.
 
-    Shapes: ``(B, C, *spatial)`` to the same, in any number of spatial dimensions.
+    Shapes: ``(B, C, *spatial)`` to the same, in any number of spatial dimensions; of a state of several
+    tensors the last.
 
     Raises:
         ValueError: an input with another number of channels.
@@ -56,13 +57,17 @@ class OrthogonalConvolution(InvertibleModule):
         v, w = self.factors()
         return torch.eye(v.shape[1], dtype=v.dtype, device=v.device) - v.T @ w
 
-    def forward(self, x: Tensor, **context: Any) -> Tensor:
+    def forward(self, *state: Tensor, **context: Any) -> State:
         """U x."""
-        return self._product(x, transposed=False)
+        *rest, x = state
+        y = self._product(x, transposed=False)
+        return (*rest, y) if rest else y
 
-    def inverse(self, x: Tensor, **context: Any) -> Tensor:
-        """U^T x."""
-        return self._product(x, transposed=True)
+    def inverse(self, *state: Tensor, **context: Any) -> State:
+        """U^T y."""
+        *rest, y = state
+        x = self._product(y, transposed=True)
+        return (*rest, x) if rest else x
 
     def _product(self, x: Tensor, transposed: bool) -> Tensor:
         channels = self.vectors.shape[1]

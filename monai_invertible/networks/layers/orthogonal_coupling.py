@@ -32,7 +32,7 @@ class OrthogonalCoupling(Composition):
         reflections: Householder reflections of U.
         split: channels of :math:`x_1` and :math:`x_2`; None for two halves.
 
-    Shapes: ``(B, C, *spatial)`` to the same.
+    Shapes: ``(B, C, *spatial)`` to the same; of a state of several tensors the last.
     """
 
     def __init__(

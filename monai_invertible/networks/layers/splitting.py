@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from monai_invertible.autograd.memory import own_memory
 from monai_invertible.autograd.module import InvertibleModule, State, Step, plain_only
-from monai_invertible.autograd.replay import without_gaps
 
 __all__ = ["ChannelSplit", "Swap"]
 
@@ -24,6 +24,7 @@ class ChannelSplit(InvertibleModule):
 
     Args:
         split: channels of :math:`x_1` and :math:`x_2`; None for two halves.
+        who: the class named in errors, if the split is a part of another layer.
 
     Shapes: ``(B, C, *spatial)`` to ``(B, C1, *spatial)`` and ``(B, C2, *spatial)``.
 
@@ -31,12 +32,13 @@ class ChannelSplit(InvertibleModule):
         ValueError: the channels do not split as asked.
     """
 
-    def __init__(self, split: Sequence[int] | None = None) -> None:
+    def __init__(self, split: Sequence[int] | None = None, *, who: str = "ChannelSplit") -> None:
         super().__init__()
+        self.who = who
         self.split = None if split is None else tuple(split)
         if self.split is not None and (len(self.split) != 2 or min(self.split) < 1):
             raise ValueError(
-                f"ChannelSplit: split must be two positive channel counts, got {self.split}. "
+                f"{self.who}: split must be two positive channel counts, got {self.split}. "
                 "Use for example split=(2, 3)."
             )
 
@@ -46,13 +48,13 @@ class ChannelSplit(InvertibleModule):
         channels = x.shape[1]
         if self.split is None and channels % 2:
             raise ValueError(
-                f"ChannelSplit: channels must be even to split in halves, got {channels}. "
+                f"{self.who}: channels must be even to split in halves, got {channels}. "
                 f"Use split=({channels // 2}, {channels - channels // 2})."
             )
         sizes = self.split or (channels // 2, channels // 2)
         if sum(sizes) != channels:
             raise ValueError(
-                f"ChannelSplit: split={sizes} needs {sum(sizes)} channels, got {channels}. Choose two sizes that add "
+                f"{self.who}: split={sizes} needs {sum(sizes)} channels, got {channels}. Choose two sizes that add "
                 f"up to {channels}."
             )
         return (*rest, *torch.split(x, list(sizes), dim=1))
@@ -77,7 +79,7 @@ class _SplitStep(Step):
             state = (*state[:-2], *(x.view_as(x) for x in state[-2:]))
             for x in state[-2:]:
                 if x.requires_grad:
-                    x.register_hook(_without_gaps)  # of the views: it runs before any earlier step's backward
+                    x.register_hook(_own_memory)  # of the views: it runs before any earlier step's backward
         return super().forward(*state, **context)
 
     def cancels(self, following: Step) -> bool:
@@ -89,8 +91,8 @@ class _SplitStep(Step):
         )
 
 
-def _without_gaps(gradient: Tensor | None) -> Tensor | None:
-    return None if gradient is None else without_gaps(gradient)
+def _own_memory(gradient: Tensor | None) -> Tensor | None:
+    return None if gradient is None else own_memory(gradient)
 
 
 class Swap(InvertibleModule):

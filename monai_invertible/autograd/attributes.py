@@ -1,0 +1,213 @@
+"""The attributes of modules as they were: flags, numbers, texts, tensors, containers, generators of random numbers.
+
+What code of a module may branch on or compute with, besides parameters and buffers. Attributes are remembered by
+identity; lists, tuples, dictionaries and sets by their contents, however they are nested; tensors by their version too;
+generators of random numbers by their state. What a repetition does to any of them is undone.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+import sys
+import weakref
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable, Sequence
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from monai_invertible.autograd.torch_internals import storage, version
+
+__all__ = ["Attributes"]
+
+MACHINERY = frozenset(vars(nn.Module())) - {"training"}  # parameters, buffers, children, hooks: not attributes
+SIMPLE = frozenset(
+    (bool, int, float, complex, str, bytes, type(None), type, slice, range, ModuleType, FunctionType, MethodType)
+    + (BuiltinFunctionType, torch.dtype, torch.device, torch.Size, torch.memory_format)
+)
+CONTAINERS = frozenset((list, tuple, dict, set, deque, OrderedDict, defaultdict))
+LONG = 1000  # items; what a longer container holds is not looked at
+MISSING: Any = object()
+Make = Callable[[dict[int, Any]], Any]  # gives what a repetition reads; the dictionary holds what it has so far
+
+
+class OfModule(NamedTuple):
+    """The attributes of one module."""
+
+    now: dict[str, Any]  # as they are at any time
+    names: tuple[str, ...]
+    simple: dict[str, Any]
+    other: dict[str, Make]
+
+
+class Attributes:
+    """What the attributes of some modules are now.
+
+    Args:
+        modules: whose attributes.
+        who: the class named in errors.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module], who: str) -> None:
+        self.who = who
+        self.tensors: list[tuple[str, Tensor, int]] = []  # name, tensor and version
+        self.modules: list[OfModule] = []
+        known: dict[int, Make] = {}  # a list that two modules share stays one list
+        for m in modules:
+            now = vars(m)
+            simple: dict[str, Any] = {}
+            other: dict[str, Make] = {}
+            constant = type(m).__module__.startswith("torch.nn.modules")  # their containers never change
+            for name, value in now.items():
+                if type(value) in SIMPLE:
+                    simple[name] = value
+                elif name not in MACHINERY and (not constant or isinstance(value, Tensor)):
+                    other[name] = self._remember(f"'{name}' of {type(m).__name__}", value, known)
+            self.modules.append(OfModule(now, tuple(now), simple, other))
+
+    def references(self) -> set[int]:
+        """Storages of tensors that are attributes: kept by reference, not recomputed."""
+        return {storage(t) for _, t, _ in self.tensors}
+
+    def check_versions(self) -> None:
+        """Raise RuntimeError if a tensor was changed in place since."""
+        for name, tensor, expected in self.tensors:
+            if version(tensor) != expected:
+                raise RuntimeError(
+                    f"{self.who}: a tensor in attribute {name} was changed in place between forward and backward, so "
+                    "the layer does not repeat itself; walking back needs the values of the forward. Change it after "
+                    "backward, or put a new tensor in its place."
+                )
+
+    def put_back(self) -> Callable[[], None]:
+        """Make the attributes what they were, and return what undoes that and all that happens to them meanwhile."""
+        made: dict[int, Any] = {}
+        before: list[tuple[dict[str, Any], dict[str, Any], Any]] = []
+        for now, names, simple, other in self.modules:
+            before.append((now, now.copy(), simple.get("training", MISSING)))
+            for name, value in simple.items():
+                if now.get(name, MISSING) is not value:
+                    now[name] = value
+            for name, make in other.items():
+                now[name] = make(made)
+            if len(now) != len(names):
+                for name in now.keys() - set(names):
+                    del now[name]
+        return lambda: restore(before)
+
+    def _remember(self, name: str, value: Any, known: dict[int, Make]) -> Make:
+        """How a repetition comes to the value; a graph behind it must not live on for that."""
+        if id(value) not in known:
+            if isinstance(value, Tensor):
+                tensor = value if value.grad_fn is None else value.detach().requires_grad_(value.requires_grad)
+                self.tensors.append((name, tensor, version(value)))
+                known[id(value)] = Same(tensor)
+            elif type(value) in CONTAINERS and len(value) <= LONG:
+                known[id(value)] = container = Container(value)
+                container.items = [self._remember(name, item, known) for item in container.contents(value)]
+            elif type(value) in SIMPLE:
+                return Same(value)  # numbers that are equal need not be one
+            elif is_generator(value):
+                known[id(value)] = Generator(value)
+            else:
+                known[id(value)] = Elsewhere(name, value, self.who)
+        return known[id(value)]
+
+
+class Same:
+    """The value itself."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __call__(self, made: dict[int, Any]) -> Any:
+        return self.value
+
+
+class Elsewhere:
+    """An object of another kind, which lives as long as somebody else needs it."""
+
+    def __init__(self, name: str, value: Any, who: str) -> None:
+        self.name = name
+        self.who = who
+        try:
+            self.find: Callable[[], Any] = weakref.ref(value)
+        except TypeError:  # a kind of object that cannot be referred to weakly
+            self.find = lambda: value
+
+    def __call__(self, made: dict[int, Any]) -> Any:
+        value = self.find()
+        if value is None:
+            raise RuntimeError(
+                f"{self.who}: attribute {self.name} was replaced between forward and backward, so the layer does not "
+                "repeat itself. Replace it after backward."
+            )
+        return value
+
+
+class Container:
+    """A list, tuple, set or dictionary with the contents it had."""
+
+    def __init__(self, value: Any) -> None:
+        self.keys = list(value) if isinstance(value, dict) else None
+        self.empty: Any = None  # of a tuple, which cannot be filled
+        if type(value) is not tuple:
+            self.empty = copy.copy(value)
+            self.empty.clear()
+        self.items: list[Make] = []
+
+    def contents(self, value: Any) -> list[Any]:
+        """What is to be remembered of it."""
+        return list(value.values() if isinstance(value, dict) else value)
+
+    def __call__(self, made: dict[int, Any]) -> Any:
+        if id(self) in made:
+            return made[id(self)]
+        if self.empty is None:
+            return made.setdefault(id(self), tuple(item(made) for item in self.items))
+        container = made[id(self)] = copy.copy(self.empty)  # before its contents, which may hold it
+        items = [item(made) for item in self.items]
+        if self.keys is not None:
+            container.update(zip(self.keys, items, strict=True))
+        else:
+            (container.update if isinstance(container, set) else container.extend)(items)
+        return container
+
+
+class Generator:
+    """A random number generator in the state it had."""
+
+    def __init__(self, value: Any) -> None:
+        self.state = duplicate(value)
+
+    def __call__(self, made: dict[int, Any]) -> Any:
+        if id(self) not in made:
+            made[id(self)] = duplicate(self.state)
+        return made[id(self)]
+
+
+def restore(before: Sequence[tuple[dict[str, Any], dict[str, Any], Any]]) -> None:
+    """As before; but a flag ``training`` that somebody else has set meanwhile stays as it is."""
+    for now, old, put in before:
+        if len(now) != len(old):
+            for name in now.keys() - old.keys():
+                del now[name]
+        for name, value in old.items():
+            if now.get(name, MISSING) is not value and (name != "training" or now.get(name) is put):
+                now[name] = value
+
+
+def is_generator(value: Any) -> bool:
+    """Whether it is a random number generator of torch, Python or NumPy."""
+    if isinstance(value, (torch.Generator, random.Random)):
+        return True
+    numpy: Any = sys.modules.get("numpy.random")
+    return numpy is not None and isinstance(value, (numpy.Generator, numpy.RandomState))
+
+
+def duplicate(generator: Any) -> Any:
+    """A generator in the same state."""
+    return generator.clone_state() if isinstance(generator, torch.Generator) else copy.deepcopy(generator)
