@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 __all__ = [
     "graph_is_retained",
@@ -22,6 +22,7 @@ __all__ = [
     "saving_hooks",
     "storage",
     "version",
+    "writes_in_eval",
 ]
 
 
@@ -122,3 +123,11 @@ def is_fake(tensor: Tensor) -> bool:
     return tensor.is_meta or (
         type(tensor) is not Tensor and any(c.__name__ == "FakeTensor" for c in type(tensor).mro())
     )
+
+
+def writes_in_eval(module: nn.Module) -> bool:
+    """Whether evaluation may count as a change of the module's buffers, which stay as they are.
+
+    In torch 2.8 instance norm with running statistics writes them back. Such buffers are kept by value, as in training.
+    """
+    return isinstance(module, nn.modules.instancenorm._InstanceNorm) and module.track_running_stats
