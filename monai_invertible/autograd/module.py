@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -44,6 +43,20 @@ class InvertibleModule(nn.Module):
     - accept context that it does not use (``**context``);
     - leave the tensors that it is given unchanged (no in-place operation on them).
     """
+
+    has_steps = True  # whether ``steps`` says what the class does, found once a class: a compiler reads no caches
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        mro = cls.mro()
+        where = {
+            name: next(i for i, base in enumerate(mro) if name in vars(base))
+            for name in ("forward", "inverse", "steps")
+        }
+        # No subclass has changed the others alone.
+        cls.has_steps = (
+            where["steps"] <= min(where["forward"], where["inverse"]) or mro[where["steps"]] is InvertibleModule
+        )
 
     def forward(self, *state: Any, **context: Any) -> State:
         """Map the state to the output state."""
@@ -260,21 +273,11 @@ def flatten(layers: Iterable[InvertibleModule], inverse: bool = False) -> list[S
 def steps_of(layer: InvertibleModule, inverse: bool) -> Iterable[Step]:
     """What a chain executes for the layer; hooks are for calls, so they do not fire in the inverse direction."""
     kind: Any = type(layer)
-    if "forward" in vars(layer) or not told_by_steps(kind):
+    if "forward" in layer.__dict__ or not kind.has_steps:
         return (Step(layer, inverse),)
     if not inverse and observed(layer) and isinstance(layer, (Composition, Inverse)):
         return (Whole(layer),)
     return layer.steps(inverse)
-
-
-@cache
-def told_by_steps(kind: type) -> bool:
-    """Whether ``steps`` says what ``forward`` and ``inverse`` do: no subclass has changed these alone."""
-    mro = kind.mro()
-    where = {
-        name: next(i for i, base in enumerate(mro) if name in vars(base)) for name in ("forward", "inverse", "steps")
-    }
-    return where["steps"] <= min(where["forward"], where["inverse"]) or mro[where["steps"]] is InvertibleModule
 
 
 def plain_only() -> bool:
