@@ -60,7 +60,7 @@ versions: $(VERSION_ENVS:%=%/.complete) ## run the engine's tests on the oldest 
 
 # constraints.txt but for the pins of torch and its companion, so that torch alone differs.
 .venv-torch-%/.complete: pyproject.toml constraints.txt
-	@echo 'Creating .venv-torch-$* (torch for CUDA has several gigabytes) ...'
+	@echo 'Preparing .venv-torch-$* (torch for CUDA has several gigabytes) ...'
 	@$(PYTHON) -m venv .venv-torch-$*
 	@grep -vE '^(torch|torchvision)==' constraints.txt >.venv-torch-$*/constraints.txt
 	@.venv-torch-$*/bin/python -m pip install -qq --disable-pip-version-check $(PIP_ARGS) \

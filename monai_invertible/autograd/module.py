@@ -261,7 +261,7 @@ def observed(module: nn.Module) -> bool:
 def flatten(layers: Iterable[InvertibleModule], inverse: bool = False) -> list[Step]:
     """The steps of ``layers`` one after the other; neighbours that undo each other are left out."""
     steps: list[Step] = []
-    for layer in reversed(list(layers)) if inverse else layers:
+    for layer in [layer for layer in layers][::-1] if inverse else layers:  # which a compiler reads in every torch
         for step in steps_of(layer, inverse):
             if steps and steps[-1].cancels(step):
                 steps.pop()
