@@ -7,13 +7,18 @@ DEMO_DIR ?= demo
 CHAINS ?= 10000
 NETWORKS ?= 1000
 SEED ?= 0
+TORCH_VERSIONS ?= 2.8.0 newest
+PIP_ARGS ?=
 
 BIN := $(VENV)/bin
 ENV := $(VENV)/.complete
 NOTEBOOKS := $(patsubst %.py,%.ipynb,$(wildcard tutorials/*.py))
 
+ENGINE_TESTS := tests/autograd tests/networks tests/memory tests/numerics tests/test_properties.py
+VERSION_ENVS := $(TORCH_VERSIONS:%=.venv-torch-%)
+
 .DELETE_ON_ERROR:
-.PHONY: help env test fuzz lint format demo bench gpu-check notebooks clean
+.PHONY: help env test fuzz lint versions format demo bench gpu-check notebooks clean always
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +49,32 @@ lint: env ## check style and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy monai_invertible
 
+# Some versions of torch in turn, each in an environment .venv-torch-VERSION that is kept. PIP_ARGS can name an index of
+# wheels for CPUs only, which spare some gigabytes each: --extra-index-url https://download.pytorch.org/whl/cpu
+versions: $(VERSION_ENVS:%=%/.complete) ## run the engine's tests on the oldest and the newest torch (TORCH_VERSIONS, PIP_ARGS)
+	@for e in $(VERSION_ENVS); do \
+	    echo "Testing in $$e ..."; \
+	    OMP_NUM_THREADS=1 $$e/bin/python -m pytest -q -n $(WORKERS) $(ENGINE_TESTS) >$$e/tests.log 2>&1 && \
+	        touch $$e/.passed || { rm -f $$e/.passed; cat $$e/tests.log; }; \
+	done; \
+	failed=0; \
+	for e in $(VERSION_ENVS); do \
+	    test -e $$e/.passed || failed=1; \
+	    echo "torch $$($$e/bin/python -c 'import torch; print(torch.__version__)'): $$(tail -n 1 $$e/tests.log)"; \
+	done; \
+	exit $$failed
+
+# constraints.txt but for the pins of torch and its companion, so that torch alone differs.
+.venv-torch-%/.complete: pyproject.toml constraints.txt
+	@echo 'Preparing .venv-torch-$* (torch for CUDA has several gigabytes) ...'
+	@$(PYTHON) -m venv .venv-torch-$*
+	@grep -vE '^(torch|torchvision)==' constraints.txt >.venv-torch-$*/constraints.txt
+	@.venv-torch-$*/bin/python -m pip install -qq --disable-pip-version-check $(PIP_ARGS) \
+	    -c .venv-torch-$*/constraints.txt --upgrade 'torch$(patsubst %,==%,$(filter-out newest,$*))' -e '.[test]'
+	@touch $@
+
+.venv-torch-newest/.complete: always  # the newest of today, not of the day on which the environment was made
+
 format: env ## put the source in order
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
@@ -66,5 +97,5 @@ tutorials/%.ipynb: tutorials/%.py | $(ENV)
 	@mv $@.part.ipynb $@
 
 clean: ## remove all that these targets made, but for .venv and the notebooks
-	rm -rf build dist demo *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv-torch-* build dist demo *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -path './$(VENV)' -prune -o -name __pycache__ -prune -exec rm -rf {} +

@@ -22,7 +22,7 @@ from torch.nn.parameter import UninitializedParameter
 from monai_invertible.autograd.attributes import Attributes
 from monai_invertible.autograd.module_hooks import ModuleHooks
 from monai_invertible.autograd.random_streams import RandomStreams, draws_outside_torch, streams_of
-from monai_invertible.autograd.torch_internals import is_fake, is_shard, is_sharding, storage, version
+from monai_invertible.autograd.torch_internals import is_fake, is_shard, is_sharding, storage, version, writes_in_eval
 
 __all__ = ["Environment"]
 
@@ -150,7 +150,7 @@ class Environment:
 
     def _remember_buffer(self, m: nn.Module, name: str, b: Tensor) -> None:
         # Batch normalisation writes past the version counter, so a change of it cannot be seen beforehand.
-        small = m.training and b.numel() <= LARGE
+        small = (m.training or writes_in_eval(m)) and b.numel() <= LARGE
         self.buffers.append(Buffer(m, name, b, version(b), b.detach().clone() if small else None))
         if m.training and not small and b.layout is torch.strided and not is_fake(b):
             self.probes.append((self.buffers[-1], probe(b)))

@@ -32,6 +32,7 @@ __all__ = [
     "storage",
     "version",
     "with_parameters",
+    "writes_in_eval",
 ]
 
 
@@ -219,3 +220,11 @@ def shards(hook: Any) -> bool:
     recognised is silenced in a recomputation, and the shards are refused by torch.
     """
     return getattr(hook, "__module__", "").startswith("torch.distributed.fsdp.")
+
+
+def writes_in_eval(module: nn.Module) -> bool:
+    """Whether evaluation may count as a change of the module's buffers, which stay as they are.
+
+    In torch 2.8 instance norm with running statistics writes them back. Such buffers are kept by value, as in training.
+    """
+    return isinstance(module, nn.modules.instancenorm._InstanceNorm) and module.track_running_stats

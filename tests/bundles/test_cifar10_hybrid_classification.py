@@ -142,7 +142,7 @@ def test_inference(here: Path, cifar10_folder: Path) -> None:
         assert float(one["probability"]) == pytest.approx(float(other["probability"]), abs=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # names every check of a shape
 @pytest.mark.parametrize("name", MODELS)
 def test_every_training_can_be_evaluated_and_exported(name: str, cifar10_folder: Path, tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ def assert_close(found: Tensor, network: nn.Module, *inputs: Tensor) -> None:
         torch.testing.assert_close(found, network(*inputs), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # MONAI 1.6 exports by TorchScript
+@pytest.mark.filterwarnings("ignore:`torch.jit")  # MONAI 1.6 exports by TorchScript
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # names every check of a shape
 @every_bundle
 def test_ckpt_export(bundle: Path, trained: nn.Module) -> None:

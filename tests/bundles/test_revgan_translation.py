@@ -181,7 +181,7 @@ class Nearest(nn.Module):
         return -torch.cdist(((photo[0] + 1) * 127.5).flatten(1).T, colors).T.reshape(1, 19, *photo.shape[2:])
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.(trace|trace_method|load|save)` is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit.(trace|trace_method|load|save)` is deprecated")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # colours and shapes become constants
 def test_fcn_score(here: Path, bundle: Path, data: Path, name: str) -> None:
     if name == "maps":

@@ -163,7 +163,7 @@ def test_torch_export_with_any_size():
 
 
 # torch >= 2.9 deprecates TorchScript, which MONAI's bundles still export to; MONAI's shift asks a size for its truth
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*", "ignore::torch.jit.TracerWarning")
 def test_torchscript_with_any_size():
     small, other, _ = export_example()
     traced = torch.jit.trace(Gradient(), small)

@@ -172,7 +172,7 @@ def test_errors() -> None:
         SuperResolutionGenerators(channels=5)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*", "ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize(
     "pair",
     [TranslationGenerators(2, 1, 3, 4, 1), SuperResolutionGenerators(2, 1, 3, 4, 1)],

@@ -201,7 +201,7 @@ def test_wrong_images_and_arguments() -> None:
 
 
 # torch.jit is deprecated, but python -m monai.bundle ckpt_export still uses it.
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*", "ignore::torch.jit.TracerWarning")
 def test_torchscript_and_export() -> None:
     network, x = small(2).eval(), torch.randn(2, 1, 8, 8)
     expected = network(x, torch.tensor([3.0, 7.0]))

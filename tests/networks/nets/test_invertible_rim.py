@@ -120,7 +120,7 @@ def test_widths_and_factors_must_agree() -> None:
 
 # torch.jit is deprecated, but python -m monai.bundle ckpt_export still uses it; the trace warns where MONAI's FFT shift
 # turns a size into a number, which the comparison at another size covers.
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*", "ignore::torch.jit.TracerWarning")
 def test_torchscript_by_trace_holds_at_other_sizes(tmp_path: Path) -> None:
     network = small().eval()
     torch.jit.save(torch.jit.script(network), tmp_path / "network.ts")  # type: ignore[attr-defined]

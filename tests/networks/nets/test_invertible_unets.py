@@ -238,7 +238,7 @@ def test_sliding_window_takes_the_network_with_its_branch(kind: type[nn.Module])
         torch.testing.assert_close(SlidingWindowInferer((32, 32), mode="gaussian")(x, network), network(x))
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*", "ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("kind", NETS)
 def test_scripted_network_takes_other_sizes(kind: type[nn.Module]) -> None:
     network = small(kind, vae_size=(8, 8)).float().eval()
