@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from monai_invertible.autograd.containers import tensors_in
-from monai_invertible.autograd.module import plain_only
+from monai_invertible.autograd.module import Step, Whole, plain_only, waiting
 from monai_invertible.autograd.replay import Environment
 from monai_invertible.autograd.torch_internals import outside_transforms, saving_hooks, version
 
-__all__ = ["run_checkpointed"]
+__all__ = ["CheckpointedSteps", "run_checkpointed"]
 
 
 def run_checkpointed(
@@ -52,6 +52,29 @@ def run_checkpointed(
         )
 
 
+class CheckpointedSteps:
+    """Runs steps so that each keeps its input, and is evaluated again in backward.
+
+    Args:
+        context: what the steps may read.
+        who: the class named in errors.
+    """
+
+    def __init__(self, context: dict[str, Any], who: str) -> None:
+        self.context = context
+        self.who = who
+
+    def run_steps(self, steps: Iterable[Step], state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Run them in order; one that is called as a whole, since it is hooked, comes back with its own steps."""
+        for step in steps:
+            if isinstance(step, Whole):
+                with waiting(self, step.module, state, self.context):
+                    state = step.forward(*state, **self.context)
+            else:
+                state = run_checkpointed(step.module, *state, function=step.forward, who=self.who, **self.context)
+        return state
+
+
 class _Recomputation:
     """The second evaluation, in the environment of the first; it may be entered again and again.
 
@@ -61,16 +84,16 @@ class _Recomputation:
 
     def __init__(self, environment: Environment) -> None:
         self.environment = environment
-        self.entered: list[tuple[ExitStack, list[tuple[torch.Tensor, int]]]] = []
+        self.entered: list[tuple[ExitStack, list[tuple[Tensor, int]]]] = []
 
     def __enter__(self) -> None:
         with ExitStack() as stack:
-            saved: list[tuple[torch.Tensor, int]] = []
+            saved: list[tuple[Tensor, int]] = []
             around = saving_hooks()
             if around is not None:
                 pack, unpack = around
 
-                def save(tensor: torch.Tensor) -> Any:
+                def save(tensor: Tensor) -> Any:
                     saved.append((tensor.detach(), version(tensor)))
                     return pack(tensor)
 
