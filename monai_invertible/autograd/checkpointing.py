@@ -12,7 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from monai_invertible.autograd.containers import tensors_in
-from monai_invertible.autograd.module import Step, Whole, plain_only, waiting
+from monai_invertible.autograd.module import Step, Whole, plain_only, run_step, waiting
 from monai_invertible.autograd.replay import Environment
 from monai_invertible.autograd.torch_internals import outside_transforms, saving_hooks, version
 
@@ -71,8 +71,15 @@ class CheckpointedSteps:
                 with waiting(self, step.module, state, self.context):
                     state = step.forward(*state, **self.context)
             else:
-                state = run_checkpointed(step.module, *state, function=step.forward, who=self.who, **self.context)
+                state = run_checkpointed(
+                    step.module, *state, function=in_own_memory(step), who=self.who, **self.context
+                )
         return state
+
+
+def in_own_memory(step: Step) -> Callable[..., tuple[Tensor, ...]]:
+    """The step's forward, as every mode runs it."""
+    return lambda *state, **context: run_step(step, state, context)
 
 
 class _Recomputation:
