@@ -109,11 +109,16 @@ class _Recomputation:
             stack.enter_context(self.environment.replay())
             self.entered.append((stack.pop_all(), saved))
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: Any) -> bool:
         stack, saved = self.entered.pop()
         stack.close()
+        if self.environment.recording:
+            # A branch differentiates itself while it still runs, and asks for what it has saved so far. What comes
+            # behind that may fail here, as it stands on things that the first evaluation has not yet come to.
+            return isinstance(error[1], Exception)
         if any(version(tensor) != expected for tensor, expected in saved):
             raise RuntimeError(
                 f"{self.environment.who}: one of the variables needed for gradient computation has been modified by an "
                 "inplace operation. Use inplace=False in the operation that follows the one whose result it changes."
             )
+        return False

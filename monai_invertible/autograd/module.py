@@ -59,9 +59,9 @@ class InvertibleModule(nn.Module):
     drift guard, recomputed inputs that are far from what they were. Nobody can see what a branch reads elsewhere:
     closures, global variables, files, the insides of other objects, values changed through ``.data``; nor are
     ``sdpa_kernel``, ``cudnn.flags``, TF32 switches, default dtype and device, or modes of torch functions remembered.
-    These must stay as they are between forward and backward, and flags as long as a chain walks back. The random streams of the CPU and of Python are the
-    process's: a thread that draws from them while another one walks back makes that thread's numbers, not its own,
-    differ, as under ``torch.utils.checkpoint``.
+    These must stay as they are between forward and backward, and flags as long as a chain walks back. The random
+    streams of the CPU and of Python are the process's: where one thread draws from them while another one walks back,
+    the numbers of the first differ from what they were without the second, as under ``torch.utils.checkpoint``.
     """
 
     told_by_steps: ClassVar[bool] = True  # whether ``steps`` says what the class does
