@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from monai_invertible.autograd.torch_internals import storage, version
 
-__all__ = ["Attributes"]
+__all__ = ["Attributes", "refuse_generators"]
 
 MACHINERY = frozenset(vars(nn.Module())) - {"training"}  # parameters, buffers, children, hooks: not attributes
 SIMPLE = frozenset(
@@ -54,6 +54,7 @@ class Attributes:
     def __init__(self, modules: Sequence[nn.Module], who: str) -> None:
         self.who = who
         self.tensors: list[tuple[str, Tensor, int]] = []  # name, tensor and version
+        self.generators: list[Drawing] = []
         self.modules: list[OfModule] = []
         known: dict[int, Make] = {}  # a list that two modules share stays one list
         for m in modules:
@@ -62,7 +63,7 @@ class Attributes:
             other: dict[str, Make] = {}
             constant = type(m).__module__.startswith("torch.nn.modules")  # their containers never change
             for name, value in now.items():
-                if type(value) in SIMPLE:
+                if type(value) in SIMPLE and not (type(value) is FunctionType and holds_graph(value)):
                     simple[name] = value
                 elif name not in MACHINERY and (not constant or isinstance(value, Tensor)):
                     other[name] = self._remember(f"'{name}' of {type(m).__name__}", value, known)
@@ -71,6 +72,11 @@ class Attributes:
     def references(self) -> set[int]:
         """Storages of tensors that are attributes: kept by reference, not recomputed."""
         return {storage(t) for _, t, _ in self.tensors}
+
+    @property
+    def drawn(self) -> bool:
+        """Whether a generator has been drawn from since."""
+        return any(generator.drawn for generator in self.generators)
 
     def check_versions(self) -> None:
         """Raise RuntimeError if a tensor was changed in place since."""
@@ -105,6 +111,8 @@ class Attributes:
     def _remember(self, name: str, value: Any, known: dict[int, Make]) -> Make:
         """How a repetition comes to the value; a graph behind it must not live on for that."""
         if id(value) not in known:
+            if isinstance(value, FunctionType) and holds_graph(value):
+                return Weak(name, value, self.who)
             if isinstance(value, Tensor):
                 tensor = value if value.grad_fn is None else value.detach().requires_grad_(value.requires_grad)
                 self.tensors.append((name, tensor, version(value)))
@@ -115,9 +123,10 @@ class Attributes:
             elif type(value) in SIMPLE:
                 return Same(value)  # numbers that are equal need not be one
             elif is_generator(value):
-                known[id(value)] = Drawing(value)
+                known[id(value)] = drawing = Drawing(value)
+                self.generators.append(drawing)
             else:
-                known[id(value)] = Elsewhere(name, value, self.who)
+                known[id(value)] = Weak(name, value, self.who) if holds_graph(value) else Same(value)
         return known[id(value)]
 
 
@@ -131,8 +140,8 @@ class Same:
         return self.value
 
 
-class Elsewhere:
-    """An object of another kind, which lives as long as somebody else needs it."""
+class Weak:
+    """An object with a graph behind it, which lives as long as somebody else needs it."""
 
     def __init__(self, name: str, value: Any, who: str) -> None:
         self.name = name
@@ -140,14 +149,14 @@ class Elsewhere:
         try:
             self.find: Callable[[], Any] = weakref.ref(value)
         except TypeError:  # a kind of object that cannot be referred to weakly
-            self.find = lambda: value
+            self.find = lambda: None
 
     def __call__(self, made: dict[int, Any]) -> Any:
         value = self.find()
         if value is None:
             raise RuntimeError(
-                f"{self.who}: attribute {self.name} was replaced between forward and backward, so the layer does not "
-                "repeat itself. Replace it after backward."
+                f"{self.who}: the object in attribute {self.name}, which held activations, is gone in backward. Keep "
+                "tensors, or lists of them, in attributes, and detach them."
             )
         return value
 
@@ -185,7 +194,13 @@ class Drawing:
     """A random number generator in the state it had."""
 
     def __init__(self, value: Any) -> None:
+        self.generator = value
         self.state = duplicate(value)
+
+    @property
+    def drawn(self) -> bool:
+        """Whether it has been drawn from since."""
+        return not same_state(self.generator, self.state)
 
     def __call__(self, made: dict[int, Any]) -> Any:
         if id(self) not in made:
@@ -209,6 +224,21 @@ def undo(
             now["training"] = old_flag
 
 
+def holds_graph(value: Any) -> bool:
+    """Whether an object or a function holds, at first sight, a tensor that was computed with gradients."""
+    cells = [cell.cell_contents for cell in getattr(value, "__closure__", None) or () if not is_empty(cell)]
+    items = (*getattr(value, "__dict__", {}).values(), *cells, *(value if isinstance(value, tuple) else ()))
+    return any(isinstance(item, Tensor) and item.grad_fn is not None for item in items)
+
+
+def is_empty(cell: Any) -> bool:
+    """Whether a variable of an enclosing function has no value yet."""
+    try:
+        return cell.cell_contents is None
+    except ValueError:
+        return True
+
+
 def is_generator(value: Any) -> bool:
     """Whether it is a random number generator of torch, Python or NumPy."""
     if isinstance(value, (torch.Generator, random.Random)):
@@ -217,6 +247,25 @@ def is_generator(value: Any) -> bool:
     return numpy is not None and isinstance(value, (numpy.Generator, numpy.RandomState))
 
 
+def same_state(a: Any, b: Any) -> bool:
+    """Whether two generators of one kind will draw the same."""
+    if isinstance(a, torch.Generator):
+        return torch.equal(a.get_state(), b.get_state())
+    if isinstance(a, random.Random):
+        return a.getstate() == b.getstate()
+    return repr(a.__getstate__()) == repr(b.__getstate__())
+
+
 def duplicate(generator: Any) -> Any:
     """A generator in the same state."""
     return generator.clone_state() if isinstance(generator, torch.Generator) else copy.deepcopy(generator)
+
+
+def refuse_generators(who: str, context: dict[str, Any]) -> None:
+    """Raise TypeError for a random number generator in the context, whose state nobody would put back."""
+    names = [name for name, value in context.items() if is_generator(value)]
+    if names:
+        raise TypeError(
+            f"{who}: a random number generator cannot be context, got {names}. Make it an attribute of the module that "
+            "draws from it, or use torch's global random numbers."
+        )

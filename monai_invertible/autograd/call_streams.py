@@ -43,7 +43,8 @@ class CallStreams:
     """
 
     def __init__(self, layer: nn.Module, random: RandomStreams) -> None:
-        self.inside = [m for m in layer.modules() if m is not layer] if random.streams else []
+        inside = [m for m in layer.modules() if m is not layer and not isinstance(m, torch.jit.ScriptModule)]
+        self.inside = inside if random.streams else []
         self.random = random
         self.calls: dict[nn.Module, list[Call]] = defaultdict(list)
         self.handles: list[Any] = []
@@ -59,10 +60,15 @@ class CallStreams:
         for handle in self.handles:
             handle.remove()
 
+    def forget_unless_drawn(self) -> None:
+        """The evaluation is over: where it drew nothing, nothing needs to be found again."""
+        if not self.random.changed:
+            self.calls.clear()
+
     @contextmanager
     def again(self) -> Iterator[None]:
         """While it lasts, each call of a module draws what the same call of it drew."""
-        if not self.random.drawn:
+        if not self.random.changed:
             yield
             return
         left = {module: iter(calls) for module, calls in self.calls.items()}
@@ -86,10 +92,21 @@ class CallStreams:
                 handle.remove()
 
     def _before_each_call(self, function: Callable[[nn.Module, tuple[Any, ...]], Any]) -> list[Any]:
-        thread = threading.get_ident()
-
-        def hook(module: nn.Module, inputs: tuple[Any, ...]) -> Any:
-            # Others may use the module meanwhile.
-            return function(module, inputs) if threading.get_ident() == thread else None
-
+        hook = InThisThread(function)
         return [m.register_forward_pre_hook(hook, prepend=True) for m in self.inside]
+
+
+class InThisThread:
+    """A hook for the thread that made it: others may use the module meanwhile, or copy it."""
+
+    def __init__(self, function: Callable[[nn.Module, tuple[Any, ...]], Any] | None = None) -> None:
+        self.function = function
+        self.thread = threading.get_ident()
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> Any:
+        if self.function is None or threading.get_ident() != self.thread:
+            return None
+        return self.function(module, inputs)
+
+    def __reduce__(self) -> Any:
+        return InThisThread, ()

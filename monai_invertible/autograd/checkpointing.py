@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
-from monai_invertible.autograd.containers import tensors_in
+from monai_invertible.autograd.attributes import refuse_generators
+from monai_invertible.autograd.containers import map_tensors, tensors_in
 from monai_invertible.autograd.module import Step, Whole, plain_only, run_step, waiting
 from monai_invertible.autograd.replay import Environment
 from monai_invertible.autograd.torch_internals import outside_transforms, saving_hooks, version
@@ -61,7 +62,8 @@ class CheckpointedSteps:
     """
 
     def __init__(self, context: dict[str, Any], who: str) -> None:
-        self.context = context
+        refuse_generators(who, context)
+        self.context = map_tensors(lambda t: t, context)  # lists of its own, which nobody else changes
         self.who = who
 
     def run_steps(self, steps: Iterable[Step], state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

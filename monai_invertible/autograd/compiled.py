@@ -91,10 +91,10 @@ class _Chain(torch.autograd.Function):
 def _backward(ctx: Any, grads: tuple[Tensor, ...]) -> Any:
     saved = ctx.saved_tensors
     state = tuple(t.detach() for t in saved[: ctx.n])
-    tensors = {k: t.detach() for k, t in zip(ctx.keys, saved[ctx.n :], strict=True) if t.is_floating_point()}
+    tensors = {k: t.detach() for k, t in zip(ctx.keys, saved[ctx.n :], strict=True) if differentiable(t)}
     constants = {
         **ctx.constants,
-        **{k: t.detach() for k, t in zip(ctx.keys, saved[ctx.n :], strict=True) if not t.is_floating_point()},
+        **{k: t.detach() for k, t in zip(ctx.keys, saved[ctx.n :], strict=True) if not differentiable(t)},
     }
     context_grads: dict[str, Tensor] = {}
     parameter_grads: dict[int, Tensor] = {}
@@ -124,3 +124,8 @@ def _backward(ctx: Any, grads: tuple[Tensor, ...]) -> Any:
 
 def _add(grads: dict[Any, Tensor], key: Any, grad: Tensor) -> None:
     grads[key] = grads[key] + grad if key in grads else grad
+
+
+def differentiable(tensor: Tensor) -> bool:
+    """Whether gradients flow into it."""
+    return tensor.is_floating_point() or tensor.is_complex()

@@ -23,19 +23,15 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
-    """The same nested list, tuple or dictionary with each tensor replaced; what holds no tensor stays as it is."""
+    """A copy of a nested list, tuple or dictionary, with each tensor in it replaced."""
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, (list, tuple)):
         items = [map_tensors(function, item) for item in value]
-        if all(a is b for a, b in zip(items, value, strict=True)):
-            return value
         if isinstance(value, tuple) and hasattr(value, "_make"):
             return value._make(items)
         return type(value)(items)
     if isinstance(value, dict):
         mapped = {key: map_tensors(function, item) for key, item in value.items()}
-        if all(mapped[key] is item for key, item in value.items()):
-            return value
         return type(value)(mapped) if type(value).__init__ is dict.__init__ else mapped
     return value

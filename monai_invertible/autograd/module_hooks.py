@@ -1,9 +1,10 @@
 """Forward hooks in a recomputation: those that only look fire once, those that take part fire again.
 
-A hook takes part if it returns another value, writes to a tensor, or sets an attribute of its module, as that of weight
-norm does. To see it, and to silence a hook in a recomputation, each hook is wrapped where it stands for as long as
-somebody needs it. The wrapper asks what its own thread is doing, so that others who use the module meanwhile notice
-nothing, and the dictionaries of hooks, which replicas of a module share, are as before when the last user has left.
+A hook takes part if it returns another value, writes to a tensor, draws random numbers, or sets an attribute of a
+module, as that of weight norm does. To see it, and to silence a hook in a recomputation, each hook is wrapped where it
+stands for as long as somebody needs it. The wrapper asks what its own thread is doing, so that others who use the
+module meanwhile notice nothing, and the dictionaries of hooks, which replicas of a module share, are as before when the
+last user has left.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.jit import ScriptModule
 from torch.nn.modules import module as torch_module
 
+from monai_invertible.autograd.attributes import LONG
 from monai_invertible.autograd.containers import tensors_in
+from monai_invertible.autograd.random_streams import Stream
 from monai_invertible.autograd.torch_internals import saving_hooks, shards, version
 
 __all__ = ["ModuleHooks"]
@@ -50,9 +54,10 @@ class ModuleHooks:
 
     Args:
         modules: whose hooks.
+        streams: of random numbers; a hook that draws from one takes part.
     """
 
-    def __init__(self, modules: Sequence[nn.Module]) -> None:
+    def __init__(self, modules: Sequence[nn.Module], streams: Sequence[Stream] = ()) -> None:
         self.places: list[tuple[Any, Any]] = []  # the dictionary of hooks, and that of those which take keywords
         for hooks in EVERYWHERE:
             if hooks:
@@ -61,7 +66,9 @@ class ModuleHooks:
             if m._forward_hooks or m._forward_pre_hooks:
                 self.places += [(getattr(m, kind), getattr(m, kind + "_with_kwargs")) for kind in KINDS]
         self.modules = modules
+        self.streams = streams
         self.partakers: dict[tuple[int, int], Partaker] = {}  # by dictionary and key, in their order
+        self.saving: Any = None  # the hooks for saved tensors under which the first evaluation began
 
     def changed_values(self, module: nn.Module) -> bool:
         """Whether a hook changed what ``module`` received or returned."""
@@ -70,6 +77,7 @@ class ModuleHooks:
 
     def recording(self) -> AbstractContextManager[None]:
         """Watch the first evaluation."""
+        self.saving = saving_hooks()
         return self._evaluation(repeats=False) if self.places else nullcontext()
 
     def replaying(self) -> AbstractContextManager[None]:
@@ -120,6 +128,26 @@ class ModuleHooks:
                     place.move_to_end(key)
         return guests
 
+    def look(self) -> list[Any]:
+        """What a hook that takes part would change: random streams, and what the modules hold."""
+        found: list[Any] = [stream.state() for stream in self.streams]
+        for m in self.modules:
+            if isinstance(m, ScriptModule):
+                continue
+            for value in vars(m).values():
+                found.append(id(value))
+                if type(value) in (list, dict, set) and len(value) <= LONG:
+                    found += map(id, value.values() if isinstance(value, dict) else value)
+            for t in (*m._parameters.values(), *m._buffers.values()):
+                found.append((id(t), None if t is None else version(t)))
+        return found
+
+    def same(self, before: list[Any], now: list[Any]) -> bool:
+        """Whether a hook has changed nothing of that."""
+        n = len(self.streams)
+        drawn = any(not s.same(a, b) for s, a, b in zip(self.streams, before, now, strict=False))
+        return not drawn and before[n:] == now[n:]
+
     def note(self, place: Any, key: int, hook: Any, changed_values: bool) -> None:
         """A hook took part."""
         flags: Any = next((flags for other, flags in self.places if other is place), {})
@@ -144,7 +172,12 @@ class Watched:
         self.users = 0
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["hook"], name)
+        if name == "hook":  # of a copy that is being made
+            raise AttributeError(name)
+        return getattr(self.hook, name)
+
+    def __reduce__(self) -> Any:
+        return unwrapped, (self.hook,)  # whoever copies the module meanwhile gets the hook itself
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         here = id(self.place), self.key
@@ -160,17 +193,22 @@ class Watched:
             return self.hook(*args, **kwargs)
         tensors = list(tensors_in((args[1:], kwargs)))
         versions = [version(t) for t in tensors]
-        before = dict(vars(args[0]))
-        saving = Saving(saving_hooks())
+        before = recorders[0].look()
+        around = saving_hooks()  # those of a checkpoint within the module repeat what a hook computes by themselves
+        saving = Saving(around if around == recorders[-1].saving else None)
         with saving:
             result = self.hook(*args, **kwargs)
         same_values = versions == [version(t) for t in tensors] and (result is None or any(result is a for a in args))
-        now = vars(args[0])
-        if not same_values or before.keys() != now.keys() or any(now[k] is not v for k, v in before.items()):
+        if not same_values or not recorders[0].same(before, recorders[0].look()):
             saving.takes_part()
             for hooks in recorders:
                 hooks.note(self.place, self.key, self.hook, not same_values)
         return result
+
+
+def unwrapped(hook: Any) -> Any:
+    """The hook itself."""
+    return hook
 
 
 class Guest:

@@ -6,13 +6,13 @@ import random
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from types import ModuleType
+from types import BuiltinFunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["RandomStreams", "Stream", "draws_outside_torch", "streams_of"]
+__all__ = ["RandomStreams", "Stream", "draws_outside_torch", "is_foreign", "streams_of"]
 
 
 class Stream:
@@ -84,22 +84,18 @@ class RandomStreams:
 
     def __init__(self, streams: Sequence[Stream]) -> None:
         self.streams = streams
-        self.drawn: list[tuple[Stream, Any]] = []  # streams that were drawn from, and where they began
+        self.drawn: list[tuple[Stream, Any]] = []  # streams that may have been drawn from, and where they began
+        self.changed: list[tuple[Stream, Any]] = []  # those that were elsewhere afterwards
 
-    def begin(self, known: dict[Stream, Any]) -> None:
-        """The evaluation begins; ``known`` are the present states, where an evaluation before has looked them up."""
-        for stream in self.streams:
-            if stream not in known:
-                known[stream] = stream.state()
-        self.drawn = [(stream, known[stream]) for stream in self.streams]
+    def begin(self) -> None:
+        """The evaluation begins."""
+        self.drawn = [(stream, stream.state()) for stream in self.streams]
 
-    def end(self, known: dict[Stream, Any]) -> None:
-        """The evaluation is over; ``known`` learns where the streams are now."""
-        began, self.drawn = self.drawn, []
-        for stream, state in began:
-            known[stream] = stream.state()
-            if not stream.same(state, known[stream]):
-                self.drawn.append((stream, state))
+    def end(self, all_of_them: bool) -> None:
+        """The evaluation is over; ``all_of_them`` if it may have drawn, and put a stream back by itself."""
+        self.changed = [(stream, state) for stream, state in self.drawn if not stream.same(state, stream.state())]
+        if not all_of_them:
+            self.drawn = self.changed
 
     def rewind(self) -> Callable[[], None]:
         """Go back to where the evaluation began, and return what goes on from here again."""
@@ -131,6 +127,12 @@ OUTSIDE: list[Stream] = [PythonStream(), NumpyStream()]
 device_stream = cache(DeviceStream)
 
 
+def is_foreign(module: nn.Module) -> bool:
+    """Whether the code of a module's class is neither torch's, nor MONAI's, nor ours."""
+    kind: Any = type(module)
+    return bool(foreign_files(kind))
+
+
 def draws_outside_torch(module: nn.Module) -> bool:
     """Whether the code of a module's class may draw from Python's or NumPy's global stream."""
     kind: Any = type(module)
@@ -138,19 +140,23 @@ def draws_outside_torch(module: nn.Module) -> bool:
 
 
 @cache
-def _draws_outside_torch(kind: type) -> bool:
-    """Whether a file in which the class, or a class that it inherits from, is written imports one of them."""
-    for base in kind.mro():
-        file = sys.modules.get(base.__module__)
-        if file is None or base.__module__.startswith(("torch.", "monai.", "monai_invertible.", "builtins")):
-            continue
-        if any(draws(value) for value in list(vars(file).values())):
-            return True
-    return False
+def foreign_files(kind: type) -> tuple[str, ...]:
+    """The files, of others, in which a class and those that it inherits from are written."""
+    known = ("torch.", "monai.", "monai_invertible.", "builtins")
+    return tuple(base.__module__ for base in kind.mro() if not base.__module__.startswith(known))
+
+
+@cache
+def _draws_outside_torch(kind: Any) -> bool:
+    """Whether one of them imports ``random`` or NumPy."""
+    files = [sys.modules.get(name) for name in foreign_files(kind)]
+    return any(draws(value) for file in files if file is not None for value in list(vars(file).values()))
 
 
 def draws(value: Any) -> bool:
     """Whether the value is ``random``, ``numpy``, ``numpy.random``, or a function that draws by one of them."""
     if isinstance(value, ModuleType):
         return value.__name__ in ("random", "numpy", "numpy.random")
-    return type(getattr(value, "__self__", None)).__module__ in ("random", "numpy.random.mtrand")
+    if not isinstance(value, (BuiltinFunctionType, MethodType)):
+        return False
+    return type(value.__self__).__module__ in ("random", "numpy.random.mtrand")

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from monai_invertible.autograd.attributes import refuse_generators
 from monai_invertible.autograd.call_streams import CallStreams
 from monai_invertible.autograd.containers import map_tensors, tensors_in
 from monai_invertible.autograd.drift import DriftGuard
@@ -97,6 +98,8 @@ class Record:
 
     def ran(self) -> None:
         """The forward of the step is over."""
+        if self.calls is not None:
+            self.calls.forget_unless_drawn()
         self.inputs = None
         self.values = {}
         self.state = set()  # these identify storages only while the storages live
@@ -118,6 +121,7 @@ class Walk:
         self.who = who
         self.guard = guard
         self.watches: dict[int, Watch | None] = {}  # of the inputs of steps
+        refuse_generators(who, context)
         self.given = context
         self.given_tensors = list(tensors_in(context))
         # As the re-run reads it: cut off from the graph, requiring gradients where the original does.
@@ -125,12 +129,12 @@ class Walk:
         self.context_tensors = [Reference(t, version(t)) for t in tensors_in(self.context)]
         self.records: list[Record] = []
         self.output: Any = None  # whose node keeps the chain's output, the one activation a chain keeps
+        self.begins = False  # whether the way back began with the last step that saved something
         self.unused: set[int] = set()  # outputs whose gradient no backward has brought yet
         self.state: tuple[Tensor, ...] = ()  # the inputs of step number `position`, or the chain's output
         self.position = 0
         self.lock = threading.RLock()  # a graph may be used by several threads
         self.busy = False
-        self.streams: dict[Any, Any] = {}  # states of random streams, handed from step to step
         self.order = StreamOrder()
 
     def run(self, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -158,7 +162,7 @@ class Walk:
         record = Record(step, state, self.given_tensors, self.who)
         self.records.append(record)
         hooks = saved_tensors_hooks(uncompiled(self.pack), uncompiled(self.unpack))
-        with record.environment.record(self.streams), record.calls or nothing, hooks:
+        with hooks, record.environment.record(), record.calls or nothing:
             try:
                 outputs = run_step(step, state, self.given)
             except RuntimeError as error:
@@ -258,9 +262,10 @@ class Walk:
             if self.position < step or not self.state:
                 self.state, self.position = self._output(), len(self.records)
                 self.order.hand_over(self.state)
-                begins = not any(later.specs for later in self.records[step + 1 :])
-                if begins and not self.unused and not graph_is_retained():
-                    self.output = None
+                self.begins = not any(later.specs for later in self.records[step + 1 :])
+            walks = self.position > step
+            if walks and self.begins and self.output is not None and not self.unused and not graph_is_retained():
+                self.output = None
             if self.position == step:  # asked for a second time
                 self._capture(record, record.step.forward, *self.state, **self.context)
             while self.position > step:
@@ -364,9 +369,9 @@ class Walk:
         """An inverse that draws its random numbers in another order finds another input, and nobody would notice."""
         with torch.no_grad():
             for a, b in zip(outputs, repeated, strict=True):
-                if not a.is_floating_point() or is_fake(a):
+                if not (a.is_floating_point() or a.is_complex()) or is_fake(a):
                     continue
-                if (a.float() - b.float()).square().mean() > UNDONE**2 * a.float().square().mean():
+                if (a - b).abs().float().square().mean() > UNDONE**2 * a.abs().float().square().mean():
                     raise RuntimeError(
                         f"{self.who}: the inverse of {self._where(record)}, does not undo its forward, which draws "
                         "random numbers or changes buffers: it must draw and change the same, module by module. Write "

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from monai_invertible.autograd.attributes import is_generator
 from monai_invertible.autograd.module import Composition, Step, observed, run_steps
 from monai_invertible.autograd.torch_internals import fake_tensor_mode, hint, local_while_tracing, operation_watcher
 
@@ -77,6 +78,8 @@ def repeatable(chain: Composition, inverse: bool, flags: tuple[bool, ...], n: in
     state, context = [noted[name] for name in inputs], {name: noted[f".{name}"] for name in names}
     steps = list(chain.steps(inverse))
     layers = [m for m in chain.modules() if m is not chain]
+    if any(is_generator(value) for m in layers for value in vars(m).values()):
+        return False  # it would be drawn from again
     if any(observed(m) for m in layers):
         return False  # its hooks would fire at each evaluation
     if any(m.training and any(b is not None for b in m._buffers.values()) for m in layers):

@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import UninitializedParameter
 
-from monai_invertible.autograd.attributes import Attributes
+from monai_invertible.autograd.attributes import LONG, Attributes
 from monai_invertible.autograd.module_hooks import ModuleHooks
-from monai_invertible.autograd.random_streams import RandomStreams, draws_outside_torch, streams_of
+from monai_invertible.autograd.random_streams import RandomStreams, draws_outside_torch, is_foreign, streams_of
 from monai_invertible.autograd.torch_internals import is_fake, is_shard, is_sharding, storage, version, writes_in_eval
 
 __all__ = ["Environment"]
@@ -73,24 +74,33 @@ class Environment:
         self.shards: list[Parameter] = []
         self.probes: list[tuple[Buffer, Tensor]] = []
         devices, outside_torch = set(), False
+        values: dict[int, Tensor] = {}  # a buffer that two modules share stays one
+        self.tables: list[tuple[Any, dict[str, Any]]] = []  # what each module holds, and no more
         for t in tensors:
             devices.add(t.device)
         for m in self.modules:
             outside_torch = outside_torch or draws_outside_torch(m)
+            if isinstance(m, torch.jit.ScriptModule):
+                continue  # has no tables to put anything in
+            if not self.sharded:
+                self.tables.append((m._parameters, dict(m._parameters)))
+            self.tables.append((m._buffers, dict(m._buffers)))
             for name, p in m._parameters.items():
                 if p is not None:
                     self._remember_parameter(m, name, p, self.shards if id(p) in managed else self.parameters)
                     devices.add(p.device)
             for name, b in m._buffers.items():
                 if b is not None:
-                    self._remember_buffer(m, name, b)
+                    self._remember_buffer(m, name, b, values)
                     devices.add(b.device)
         self.attributes = Attributes(self.modules, who)
-        self.hooks = ModuleHooks(self.modules)
         types = {"cpu", *(d.type for d in devices if d.type != "meta")}
         self.autocast = [(d, torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in types]
         fake = any(is_fake(t) for t in tensors)  # fake tensors draw no random numbers
-        self.random = RandomStreams([] if fake else streams_of(devices, outside_torch))
+        streams = [] if fake else streams_of(devices, outside_torch)
+        self.random = RandomStreams(streams)
+        self.hooks = ModuleHooks(self.modules, streams)
+        self.foreign = any(is_foreign(m) for m in self.modules)
         self.recording = False
 
     def references(self) -> set[int]:
@@ -99,12 +109,13 @@ class Environment:
         found.update(storage(b.tensor) for b in self.buffers)
         return found | self.attributes.references() if self.attributes.tensors else found
 
-    def record(self, known: dict[Any, Any] | None = None) -> Recording:
+    def record(self) -> Recording:
         """A context for the first evaluation: what it draws and changes is remembered.
 
-        ``known`` hands the states of random streams from one evaluation to the next.
+        Raises:
+            RuntimeError: on leaving, if the evaluation changed something that cannot be kept by value.
         """
-        return Recording(self, {} if known is None else known)
+        return Recording(self)
 
     def replay(self) -> Replay:
         """A context for a repetition: the remembered environment, and afterwards everything back.
@@ -119,7 +130,8 @@ class Environment:
     @property
     def changes_itself(self) -> bool:
         """Whether the evaluation drew random numbers, or changed a buffer in a way that is counted."""
-        return bool(self.random.drawn) or any(version(b.tensor) != b.version for b in self.buffers)
+        changed = bool(self.random.changed) or self.attributes.drawn
+        return changed or any(version(b.tensor) != b.version for b in self.buffers)
 
     def check_versions(self) -> None:
         """Raise RuntimeError if something that is kept by reference was changed in place since."""
@@ -148,17 +160,33 @@ class Environment:
         if among is self.parameters or is_shard(p):
             among.append(Parameter(m, name, p, version(p), p.requires_grad))
 
-    def _remember_buffer(self, m: nn.Module, name: str, b: Tensor) -> None:
+    def _remember_buffer(self, m: nn.Module, name: str, b: Tensor, values: dict[int, Tensor]) -> None:
         # Batch normalisation writes past the version counter, so a change of it cannot be seen beforehand.
-        small = (m.training or writes_in_eval(m)) and b.numel() <= LARGE
-        self.buffers.append(Buffer(m, name, b, version(b), b.detach().clone() if small else None))
-        if m.training and not small and b.layout is torch.strided and not is_fake(b):
+        small = (m.training or writes_in_eval(m) or is_foreign(m)) and b.numel() <= LARGE
+        if small and id(b) not in values:
+            values[id(b)] = b.detach().clone()
+        self.buffers.append(Buffer(m, name, b, version(b), values.get(id(b))))
+        writes = is_foreign(m) or isinstance(m, _NormBase)
+        if m.training and not small and writes and b.layout is torch.strided and not is_fake(b):
             self.probes.append((self.buffers[-1], probe(b)))
 
-    def check_probes(self) -> None:
-        """Raise RuntimeError if somebody wrote to a large buffer without being counted."""
+    def check_unchanged(self) -> None:
+        """Raise RuntimeError if the evaluation changed what is kept by reference, by counting or without."""
+        for p in self.parameters:
+            if version(p.tensor) != p.version:
+                raise RuntimeError(
+                    f"{self.who}: {type(p.owner).__name__} changes its parameter '{p.name}' in its forward, which "
+                    "therefore cannot be repeated. If that is how it initialises itself, run the network once under "
+                    "torch.no_grad() before training it; otherwise make it a buffer."
+                )
+        for name, t, expected in self.attributes.tensors:
+            if version(t) != expected:
+                raise RuntimeError(
+                    f"{self.who}: the forward changes the tensor in attribute {name} in place, so that it cannot be "
+                    "repeated. Make it a buffer, with register_buffer."
+                )
         for b, before in self.probes:
-            if version(b.tensor) == b.version and not torch.equal(probe(b.tensor), before):
+            if version(b.tensor) != b.version or not same_numbers(probe(b.tensor), before):
                 raise RuntimeError(
                     f"{self.who}: training changes buffer '{b.name}' of {type(b.owner).__name__}, which is too large "
                     f"to be kept by value: {b.tensor.numel()} numbers, at most {LARGE}. Split it into smaller buffers."
@@ -168,26 +196,26 @@ class Environment:
 class Recording:
     """The first evaluation."""
 
-    def __init__(self, environment: Environment, known: dict[Any, Any]) -> None:
+    def __init__(self, environment: Environment) -> None:
         self.environment = environment
-        self.known = known
 
     def __enter__(self) -> None:
         e = self.environment
         e.lock.acquire()
         e.recording = True
-        e.random.begin(self.known)
+        e.random.begin()
         self.hooks = e.hooks.recording()
         self.hooks.__enter__()
 
     def __exit__(self, *error: Any) -> None:
         e = self.environment
         self.hooks.__exit__(*error)
-        e.random.end(self.known)
+        e.hooks.saving = None  # they may refer to who asks for this evaluation
+        e.random.end(all_of_them=e.foreign)
         e.recording = False
         e.lock.release()
-        if e.probes and error[0] is None:
-            e.check_probes()
+        if error[0] is None:
+            e.check_unchanged()
 
 
 class Replay:
@@ -222,17 +250,16 @@ class Replay:
             if enabled or torch.is_autocast_enabled(device_type):
                 enter(torch.autocast(device_type, dtype=dtype, enabled=enabled, cache_enabled=False), undo)
         undo.append(e.attributes.put_back())
-        before = [(d, d.copy()) for m in e.modules for d in (m._parameters, m._buffers)]
-        undo.append(Undo(restored, before))
+        undo.append(Undo(restored, [(table, dict(table)) for table, _ in e.tables]))
+        restored(e.tables)  # replaced since, added, or lent by functional_call
         for p in e.parameters:
-            if p.owner._parameters.get(p.name) is not p.tensor:  # replaced since, or lent by functional_call
-                p.owner._parameters[p.name] = p.tensor
             if p.tensor.requires_grad != p.requires_grad:
                 undo.append(Undo(p.tensor.requires_grad_, p.tensor.requires_grad))
                 p.tensor.requires_grad_(p.requires_grad)
+        copies: dict[int, Tensor] = {}
         for b in e.buffers:
-            if b.value is not None or b.owner._buffers.get(b.name) is not b.tensor:
-                b.owner._buffers[b.name] = b.tensor if b.value is None else b.value.clone()
+            if b.value is not None:
+                b.owner._buffers[b.name] = copies.setdefault(id(b.value), b.value.clone())
         undo.append(e.random.rewind())
         hooks = e.hooks.replaying()
         if type(hooks) is not nullcontext:
@@ -282,9 +309,7 @@ def lock_of(module: nn.Module) -> Any:
 
 
 def modules_of(module: nn.Module) -> list[nn.Module]:
-    """As ``module.modules()``, in a third of the time: it is asked in every evaluation."""
-    if not module._modules:
-        return [module]
+    """As ``module.modules()``, in a third of the time, and those in lists that nobody has registered."""
     found: dict[nn.Module, None] = {}
     waiting = [module]
     while waiting:
@@ -293,10 +318,26 @@ def modules_of(module: nn.Module) -> list[nn.Module]:
             found[m] = None
             if m._modules:
                 waiting.extend(child for child in m._modules.values() if child is not None)
+            if is_foreign(m):
+                waiting.extend(unregistered(m))
     return list(found)
+
+
+def unregistered(module: nn.Module) -> Iterator[nn.Module]:
+    """Modules in lists and dictionaries that are attributes."""
+    for value in vars(module).values():
+        if type(value) in (list, tuple, dict) and len(value) <= LONG:
+            for item in value.values() if isinstance(value, dict) else value:
+                if isinstance(item, nn.Module):
+                    yield item
 
 
 def probe(buffer: Tensor) -> Tensor:
     """A few numbers of a large buffer."""
     flat = buffer.detach().reshape(-1) if buffer.is_contiguous() else buffer.detach().select(0, 0).reshape(-1)
     return flat[:: max(flat.numel() // PROBES, 1)].clone()
+
+
+def same_numbers(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are equal; what is not a number equals itself."""
+    return bool(((a == b) | (a.isnan() & b.isnan())).all())

@@ -52,8 +52,8 @@ class InvertibleSequential(Composition, BackpropSwitch):
             and results. Within a chain that inverts, a chain with another mode keeps that.
 
     Attributes:
-        guard: a :class:`~monai_invertible.autograd.DriftGuard`, which compares what the walk back finds with a small
-            sample of the chain's input, warns and, when the way is lost, raises.
+        guard: a :class:`~monai_invertible.autograd.DriftGuard`, which now and then compares what the walk back finds
+            with what it kept of the chain's input, warns and, when the way is lost, raises.
 
     Shapes: any state that the layers accept; a tensor or several tensors.
 

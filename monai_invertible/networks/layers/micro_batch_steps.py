@@ -28,27 +28,31 @@ class PieceStep(Step):
         super().__init__(step.module, step.inverse)
         self.step = step
         self.after = after
+        self.kept = 0  # tensors that the step has kept, which stand behind the state on the way back
 
     def forward(self, *state: Tensor, **context: Any) -> tuple[Tensor, ...]:
         seen, rest = self._seen(state)
         return (*self.step.forward(*seen, **context), *rest)
 
     def invert(self, *state: Tensor, **context: Any) -> tuple[Tensor, ...]:
-        seen, rest = self._seen(state)
-        return (*self.step.invert(*seen, **context), *rest)
+        seen, rest = self._seen(state[: len(state) - self.kept])
+        return (*self.step.invert(*seen, *state[len(state) - self.kept :], **context), *rest)
 
     def keep(self, *state: Tensor) -> tuple[Tensor, ...]:
-        return self.step.keep(*self._seen(state)[0])
+        found = self.step.keep(*self._seen(state)[0])
+        self.kept = len(found)
+        return found
 
     def recompute(
         self, evaluate: Callable[..., Any], capture: Callable[..., Any], *state: Tensor, **context: Any
     ) -> tuple[Tensor, ...]:
-        seen, rest = self._seen(state)
+        seen, rest = self._seen(state[: len(state) - self.kept])
+        kept = state[len(state) - self.kept :]
 
         def capture_seen(function: Callable[..., Any], *inputs: Tensor | None, **context: Any) -> Any:
             return capture(lambda *s, **c: function(*s[: len(inputs)], **c), *inputs, *(None for _ in rest), **context)
 
-        return (*self.step.recompute(evaluate, capture_seen, *seen, **context), *rest)
+        return (*self.step.recompute(evaluate, capture_seen, *seen, *kept, **context), *rest)
 
     def _seen(self, state: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         end = len(state) - self.after
