@@ -22,9 +22,13 @@ BETWEEN = {"nothing": 24, "evaluate": 3, "train": 2, "requires_grad": 2, "change
            "change data": 1, "another forward": 2, "change buffer": 1}  # fmt: skip
 BACKWARD = {"backward": 12, "subset": 4, "twice": 3, "second order": 2, "one output after the other": 3,
             "independent backwards": 2, "batched": 1, "jacobian": 1, "of a part": 1}  # fmt: skip
+UNBATCHED = ("batched", "jacobian")  # torch's checkpoint draws no random numbers within them
 
 # What torch.utils.checkpoint does not repeat either.
-UNREPEATED = {"python random", "numpy random", "own generator", "attributes", "counter", "score", "random score"}
+UNREPEATED = {"python random", "numpy random", "own generator", "attributes", "counter", "score", "random score",
+              "spectral norm", "spectral norm by hook", "batch norm", "batch norm without momentum",
+              "large batch norm", "invertible batch norm", "tracking instance norm", "large tracking instance norm",
+              "residual batch norm", "hybrid", "leaky relu in place", "silu in place"}  # fmt: skip
 
 
 @dataclass
@@ -54,7 +58,8 @@ def random_use(choose: Choose, chain: Chain) -> Use:
     possible = CALLS | {"checkpoint around": 0 if unrepeated or reentrant else 1}
     calls = ["forward"] if whole else [choose.name(possible) for _ in range(choose.of([1, 1, 2, 3]))]
     # A chain has independent outputs if it is made so, or used twice.
-    ways = BACKWARD | {"independent backwards": 20 * ("independent outputs" in choose.names) + 2 * (len(calls) > 1)}
+    ways = {k: w for k, w in BACKWARD.items() if "checkpoint around" not in calls or k not in UNBATCHED}
+    ways |= {"independent backwards": 20 * ("independent outputs" in choose.names) + 2 * (len(calls) > 1)}
     return Use(
         training=not choose.chance(15, "evaluation"),
         mode=choose.name({"invert": 5, "checkpoint": 2, "mixed": 2}),
@@ -68,7 +73,9 @@ def random_use(choose: Choose, chain: Chain) -> Use:
         between=choose.name({"nothing": 1} if "checkpoint around" in calls else BETWEEN),
         backward=choose.name({"backward": 3, "twice": 1} if reentrant else ways),
         retain=choose.chance(40, "retain"),
-        hooks=[] if whole else [random_hook(choose, chain.network) for _ in range(choose.of([0, 0, 0, 1, 2]))],
-        global_hook=choose.chance(3, "global hook"),
+        hooks=[]
+        if whole or "checkpoint around" in calls
+        else [random_hook(choose, chain.network) for _ in range(choose.of([0, 0, 0, 1, 2]))],
+        global_hook="checkpoint around" not in calls and choose.chance(3, "global hook"),
         seed=choose.below(1000),
     )
