@@ -108,6 +108,34 @@ def test_masks_follow_the_layout_in_a_layer_of_a_user():
     assert_same(InvertibleSequential(Shift(), Swap(), Shift(), Shift()).double(), step)
 
 
+def test_masks_of_a_layer_that_splits_its_input_otherwise_than_its_output():
+    """The branch of its inverse gets a half of another tensor, which lies otherwise in memory."""
+
+    class Halves(InvertibleModule):
+        def __init__(self):
+            super().__init__()
+            self.net = one_channel()
+
+        def forward(self, x, **context):
+            a, b = x.chunk(2, 1)
+            return torch.stack([a + self.net(b), b], 2).flatten(1, 2)
+
+        def inverse(self, y, **context):
+            a, b = y.unflatten(1, (1, 2)).unbind(2)
+            return torch.cat([a - self.net(b), b], 1)
+
+    torch.manual_seed(0)
+    chain = InvertibleSequential(Halves(), Halves(), Halves()).double()
+    for layout in LAYOUTS.values():
+
+        def step(net, layout=layout):
+            leaf = example(3, 2, 4, 5).requires_grad_()
+            loss(net(layout(leaf))).backward()
+            return leaf.grad
+
+        assert_same(chain, step)
+
+
 @pytest.mark.parametrize("mode", ["invert", "checkpoint", "store"])
 def test_integers_are_refused(mode):
     chain = set_backprop(coupling_chain(1), mode)

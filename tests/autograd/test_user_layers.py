@@ -183,6 +183,42 @@ def test_inverse_of_a_norm_on_a_state_that_is_no_output(behind):
     assert_same(InvertibleSequential(*norms).double(), step)
 
 
+def test_statistics_changed_in_place_between_inverse_and_backward_raise():
+    chain = InvertibleSequential(InvertibleBatchNorm(4), AdditiveCoupling(conv_branch(), None)).double()
+    mean, variance, y = (t.detach() for t in chain(example()))
+    x = chain.inverse(mean, variance, y.requires_grad_())
+    mean.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace"):
+        loss(x).backward()
+
+
+def test_shared_branch_whose_buffers_change_at_each_call():
+    """The inverse calls it in the other order, with other estimates of its norm."""
+
+    class Twice(InvertibleModule):
+        def __init__(self):
+            super().__init__()
+            self.f = spectral_norm()
+
+        def forward(self, x, **context):
+            a, b = x.chunk(2, 1)
+            a = a + self.f(b)
+            return torch.cat([a, b + self.f(a)], 1)
+
+        def inverse(self, y, **context):
+            a, b = y.chunk(2, 1)
+            b = b - self.f(a)
+            return torch.cat([a - self.f(b), b], 1)
+
+    torch.manual_seed(0)
+    chain = InvertibleSequential(Twice()).double()
+    with torch.no_grad():  # of which the estimates know nothing yet
+        chain[0].f[0].parametrizations.weight.original.normal_()
+    with pytest.raises(RuntimeError, match="does not undo its forward"):
+        loss(chain(example())).backward()
+    assert_same(chain, lambda net: train(net, example()), mode="checkpoint")
+
+
 def test_inverse_of_norms_in_pieces_on_a_state_that_is_no_output():
     torch.manual_seed(0)
     found = []

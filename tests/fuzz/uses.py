@@ -76,6 +76,9 @@ def random_use(choose: Choose, chain: Chain) -> Use:
         hooks=[]
         if whole or "checkpoint around" in calls
         else [random_hook(choose, chain.network) for _ in range(choose.of([0, 0, 0, 1, 2]))],
-        global_hook="checkpoint around" not in calls and choose.chance(3, "global hook"),
+        # A part that is called again by somebody else calls it again.
+        global_hook=choose.chance(3, "global hook")
+        and "checkpoint around" not in calls
+        and choose.names.isdisjoint(("checkpointed part", "reentrant checkpoint", "micro-batches")),
         seed=choose.below(1000),
     )
