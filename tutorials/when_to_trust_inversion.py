@@ -199,7 +199,7 @@ print(reconstruction_snr(unet, lambda network: network(volume).square().mean()))
 # %% [markdown]
 # ## Who warns
 #
-# Nobody need remember to ask. In every training step, each chain keeps a few numbers of its input, and compares them
+# Nobody need remember to ask. Now and then in training, each chain keeps a few numbers of its input, and compares them
 # when backward has come back to them: the **drift guard**. At an error of 1 % it warns, and at 10 % it stops the
 # training, for such gradients are noise.
 
@@ -251,7 +251,7 @@ plt.show()
 # The layer-wise network goes on learning, which is the treacherous part: the layers near its end still have good
 # gradients. It only learns less than it could. The hybrid gives the same curve both ways.
 #
-# `read_drift` tells the error that each chain measured in its last step. In a MONAI trainer, `DriftHandler` of
+# `read_drift` tells the error that each chain measured last. In a MONAI trainer, `DriftHandler` of
 # `monai_invertible.handlers` writes the largest into the log.
 
 # %%

@@ -398,7 +398,7 @@ check(WrongInverse)
 
 # %% [markdown]
 # Such a layer trains badly: its gradients are computed at wrong activations. An error as large as this one would stop
-# the training with a message, for every chain compares a sample of its input with what it computed back; we switched
+# the training with a message, for every chain compares its input with what it computed back; we switched
 # that off. A smaller mistake may pass. So never skip the two lines.
 #
 # ## When it pays
