@@ -6,6 +6,9 @@ WORKERS ?= 2
 DEMO_DIR ?= demo
 TORCH_VERSIONS ?= 2.8.0 newest
 PIP_ARGS ?=
+CHAINS ?= 10000
+NETWORKS ?= 1000
+SEED ?= 0
 
 BIN := $(VENV)/bin
 ENV := $(VENV)/.complete
@@ -15,10 +18,10 @@ ENGINE_TESTS := tests/autograd tests/networks tests/memory tests/numerics tests/
 VERSION_ENVS := $(TORCH_VERSIONS:%=.venv-torch-%)
 
 .DELETE_ON_ERROR:
-.PHONY: help env test lint versions format demo bench notebooks clean always
+.PHONY: help env test fuzz lint versions format demo bench gpu-check notebooks clean always
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 env: $(ENV) ## create .venv with the package and all that its tests need (PYTHON=python3)
 
@@ -37,6 +40,9 @@ $(ENV): pyproject.toml constraints.txt
 
 test: lint ## check style and types, then run all tests (WORKERS=2)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) tests
+
+fuzz: env ## random chains and networks against stored ones, an hour or so (CHAINS=10000 NETWORKS=1000 SEED=0)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --chains $(CHAINS) --networks $(NETWORKS) --seed $(SEED)
 
 lint: env ## check style and types
 	$(BIN)/ruff check
@@ -78,6 +84,9 @@ demo: env ## from sample data to a trained network and its picture (DEMO_DIR=dem
 
 bench: env ## measure memory and time against the alternatives
 	$(BIN)/python -m benchmarks
+
+gpu-check: env ## on a machine with a GPU: its tests, and the engine measured there (8 minutes)
+	$(BIN)/python benchmarks/gpu_check.py
 
 notebooks: $(NOTEBOOKS) ## run the tutorials that have changed and write them as tutorials/*.ipynb
 

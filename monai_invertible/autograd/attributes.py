@@ -96,7 +96,7 @@ class Attributes:
             if len(now) != len(names):
                 for name in now.keys() - set(names):
                     del now[name]
-        return lambda: restore(before)
+        return lambda: undo(before)
 
     def _remember(self, name: str, value: Any, known: dict[int, Make]) -> Make:
         """How a repetition comes to the value; a graph behind it must not live on for that."""
@@ -111,7 +111,7 @@ class Attributes:
             elif type(value) in SIMPLE:
                 return Same(value)  # numbers that are equal need not be one
             elif is_generator(value):
-                known[id(value)] = Generator(value)
+                known[id(value)] = Drawing(value)
             else:
                 known[id(value)] = Elsewhere(name, value, self.who)
         return known[id(value)]
@@ -177,7 +177,7 @@ class Container:
         return container
 
 
-class Generator:
+class Drawing:
     """A random number generator in the state it had."""
 
     def __init__(self, value: Any) -> None:
@@ -189,7 +189,7 @@ class Generator:
         return made[id(self)]
 
 
-def restore(before: Sequence[tuple[dict[str, Any], dict[str, Any], Any]]) -> None:
+def undo(before: Sequence[tuple[dict[str, Any], dict[str, Any], Any]]) -> None:
     """As before; but a flag ``training`` that somebody else has set meanwhile stays as it is."""
     for now, old, put in before:
         if len(now) != len(old):

@@ -51,10 +51,12 @@ class CallStreams:
             yield
             return
         left = {module: iter(calls) for module, calls in self.states.items()}
+        drawn = {stream for stream, _ in self.random.drawn}  # the others stay where they are now
 
         def go_back(module: nn.Module) -> None:
             for stream, state in next(left.get(module, iter(())), ()):
-                stream.go_to(state)
+                if stream in drawn:
+                    stream.go_to(state)
 
         handles = self._before_each_call(go_back)
         try:

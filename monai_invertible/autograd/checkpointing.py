@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from monai_invertible.autograd.containers import tensors_in
 from monai_invertible.autograd.module import plain_only
@@ -40,14 +40,16 @@ def run_checkpointed(
     if torch.compiler.is_compiling():
         return checkpoint(function, *inputs, use_reentrant=False, **context)
     environment = Environment(module, tuple(tensors_in((inputs, context))), who or type(module).__name__)
-    return checkpoint(
-        function,
-        *inputs,
-        use_reentrant=False,
-        preserve_rng_state=False,
-        context_fn=lambda: (environment.record(), _Recomputation(environment)),
-        **context,
-    )
+    # To the end: some operations (RReLU) save a tensor before they fill it.
+    with set_checkpoint_early_stop(False):
+        return checkpoint(
+            function,
+            *inputs,
+            use_reentrant=False,
+            preserve_rng_state=False,
+            context_fn=lambda: (environment.record(), _Recomputation(environment)),
+            **context,
+        )
 
 
 class _Recomputation:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache, partial
 from typing import Any, Protocol
 
 import torch
@@ -37,26 +38,30 @@ class InvertibleModule(nn.Module):
     """A map of a *state* that can be computed in both directions.
 
     ``state`` is a tensor or several tensors; it is what gets inverted. ``context`` (time embedding, k-space, mask, ...)
-    is what a layer may read and nobody inverts; gradients flow into it. A subclass MUST
+    is what a layer may read and nobody inverts; gradients flow into it. A subclass MUST, with the tensors on one
+    device,
 
     - give ``inverse(*forward(*state, **context), **context) == state``, both ways round, for the same context;
     - accept context that it does not use (``**context``);
     - leave the tensors that it is given unchanged (no in-place operation on them).
+
+    A chain evaluates a layer, or its branch, again in backward, and finds everything as it was in the forward: random
+    numbers of torch on every device involved, of a ``torch.Generator``, ``random.Random`` or NumPy generator that is an
+    attribute, and of the global ``random`` and ``numpy.random`` if the file with the module's class uses them;
+    parameters and buffers, which are updated once; training flags and all other attributes, by identity, tensors among
+    them also by version, lists, dictionaries and sets of up to 1000 items by their contents; autocast; inference mode;
+    memory layouts; forward hooks, which fire again only where they take part, and no hook that was added since. What
+    the repetition does to any of these is undone.
+
+    A parameter, tensor or context that was changed in place since the forward, a branch that saves other tensors in the
+    repetition, and an inverse that draws other random numbers than its forward are told by an error. So are, by the
+    drift guard, recomputed inputs that are far from what they were. Nobody can see what a branch reads elsewhere:
+    closures, global variables, files, the insides of other objects, values changed through ``.data``; nor are
+    ``sdpa_kernel``, ``cudnn.flags``, TF32 switches, default dtype and device, or modes of torch functions remembered.
+    These must stay as they are between forward and backward. The random streams of the CPU and of Python are the
+    process's: a thread that draws from them while another one walks back makes that thread's numbers, not its own,
+    differ, as under ``torch.utils.checkpoint``.
     """
-
-    has_steps = True  # whether ``steps`` says what the class does, found once a class: a compiler reads no caches
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        mro = cls.mro()
-        where = {
-            name: next(i for i, base in enumerate(mro) if name in vars(base))
-            for name in ("forward", "inverse", "steps")
-        }
-        # No subclass has changed the others alone.
-        cls.has_steps = (
-            where["steps"] <= min(where["forward"], where["inverse"]) or mro[where["steps"]] is InvertibleModule
-        )
 
     def forward(self, *state: Any, **context: Any) -> State:
         """Map the state to the output state."""
@@ -142,7 +147,8 @@ class Composition(InvertibleModule):
 
     def inverse(self, *state: Tensor, **context: Any) -> State:
         """Run the inverse steps in order, as plain autograd."""
-        return as_state(run_steps(self.steps(inverse=True), state, context))
+        backwards = partial(self.steps, inverse=True)
+        return as_state(visited(self, backwards, state, context) or run_steps(backwards(), state, context))
 
 
 class Inverse(InvertibleModule):
@@ -163,7 +169,8 @@ class Inverse(InvertibleModule):
 
     def inverse(self, *state: Tensor, **context: Any) -> State:
         """``module.forward``."""
-        return self.module(*state, **context)
+        found = visited(self, partial(self.steps, inverse=True), state, context)
+        return self.module(*state, **context) if found is None else as_state(found)
 
     def steps(self, inverse: bool = False) -> Iterable[Step]:
         return flatten((self.module,), not inverse)
@@ -188,7 +195,10 @@ class Visit:
 
     def run(self, steps: Iterable[Step], state: tuple[Tensor, ...], context: dict[str, Any]) -> tuple[Tensor, ...]:
         """The module was called."""
-        same_context = context.keys() == self.context.keys() and all(context[k] is v for k, v in self.context.items())
+        same_context = context.keys() == self.context.keys() and all(
+            context[k] is v or (isinstance(v, Tensor) and same([(v, version(v))], (context[k],)))
+            for k, v in self.context.items()
+        )
         self.changed = not same_context or not same(self.given, state)
         outputs = self.runner.run_steps(steps, state)
         self.found = [(t, version(t)) for t in outputs]
@@ -237,8 +247,11 @@ def same(before: list[tuple[Tensor, int]], now: tuple[Tensor, ...]) -> bool:
         version(b) == count
         and (
             a is b
-            or (storage(a) == storage(b) and (a.shape, a.stride()) == (b.shape, b.stride()))
-            and a.storage_offset() == b.storage_offset()
+            or (storage(a) == storage(b) and a.storage_offset() == b.storage_offset())
+            and (
+                a.shape == b.shape
+                and all(n <= 1 or s == t for n, s, t in zip(a.shape, a.stride(), b.stride(), strict=True))
+            )
         )
         for (a, count), b in zip(before, now, strict=True)
     )
@@ -261,7 +274,7 @@ def observed(module: nn.Module) -> bool:
 def flatten(layers: Iterable[InvertibleModule], inverse: bool = False) -> list[Step]:
     """The steps of ``layers`` one after the other; neighbours that undo each other are left out."""
     steps: list[Step] = []
-    for layer in [layer for layer in layers][::-1] if inverse else layers:  # which a compiler reads in every torch
+    for layer in reversed(list(layers)) if inverse else layers:
         for step in steps_of(layer, inverse):
             if steps and steps[-1].cancels(step):
                 steps.pop()
@@ -273,11 +286,20 @@ def flatten(layers: Iterable[InvertibleModule], inverse: bool = False) -> list[S
 def steps_of(layer: InvertibleModule, inverse: bool) -> Iterable[Step]:
     """What a chain executes for the layer; hooks are for calls, so they do not fire in the inverse direction."""
     kind: Any = type(layer)
-    if "forward" in layer.__dict__ or not kind.has_steps:
+    if "forward" in vars(layer) or not told_by_steps(kind):
         return (Step(layer, inverse),)
-    if not inverse and observed(layer) and isinstance(layer, (Composition, Inverse)):
-        return (Whole(layer),)
-    return layer.steps(inverse)
+    wrapped = "inverse" in vars(layer) if inverse else observed(layer)  # as by register_fsdp_forward_method
+    return (Whole(layer, inverse),) if wrapped and isinstance(layer, (Composition, Inverse)) else layer.steps(inverse)
+
+
+@cache
+def told_by_steps(kind: type) -> bool:
+    """Whether ``steps`` says what ``forward`` and ``inverse`` do: no subclass has changed these alone."""
+    mro = kind.mro()
+    where = {
+        name: next(i for i, base in enumerate(mro) if name in vars(base)) for name in ("forward", "inverse", "steps")
+    }
+    return where["steps"] <= min(where["forward"], where["inverse"]) or mro[where["steps"]] is InvertibleModule
 
 
 def plain_only() -> bool:

@@ -18,7 +18,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules import module as torch_module
 
 from monai_invertible.autograd.containers import tensors_in
-from monai_invertible.autograd.torch_internals import saving_hooks, version
+from monai_invertible.autograd.torch_internals import saving_hooks, shards, version
 
 __all__ = ["ModuleHooks"]
 
@@ -88,7 +88,7 @@ class ModuleHooks:
             if repeats:
                 guests = self._invite(places)
             for place, _ in {id(place): (place, flags) for place, flags in places}.values():
-                wrapped += [(place, key, watch(place, key, hook)) for key, hook in list(place.items())]
+                wrapped += [(place, key, watch(place, key, hook)) for key, hook in place.items() if not shards(hook)]
         activity.evaluations.append((self, repeats))
         try:
             yield

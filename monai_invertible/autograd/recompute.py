@@ -35,6 +35,7 @@ from monai_invertible.autograd.stream_order import StreamOrder
 from monai_invertible.autograd.torch_internals import (
     graph_is_retained,
     is_fake,
+    is_shard,
     outside_transforms,
     storage,
     version,
@@ -43,6 +44,11 @@ from monai_invertible.autograd.torch_internals import (
 __all__ = ["Walk"]
 
 nothing: Any = nullcontext()
+STILL_SHARDED = (
+    "{}: the parameters of {} are still shared out among the processes. fully_shard gathers them when the module that "
+    "it was given is called, and here its inverse ran. Register the inverse, register_fsdp_forward_method(module, "
+    "'inverse') of torch.distributed.fsdp, or give fully_shard the branches."
+)
 UNDONE = 1e-2  # relative error of an inverse that has drawn other random numbers than the forward
 
 
@@ -153,7 +159,12 @@ class Walk:
         self.records.append(record)
         hooks = saved_tensors_hooks(uncompiled(self.pack), uncompiled(self.unpack))
         with record.environment.record(self.streams), record.calls or nothing, hooks:
-            outputs = tuple(own_memory(t) for t in step.forward(*state, **self.given))
+            try:
+                outputs = tuple(own_memory(t) for t in step.forward(*state, **self.given))
+            except RuntimeError as error:
+                if "DTensor" in str(error) and any(is_shard(p) for p in step.module.parameters()):
+                    raise RuntimeError(STILL_SHARDED.format(self.who, step)) from error
+                raise
         if type(step).invert is Step.invert and record.environment.hooks.changed_values(step.module):
             raise self._hook_changes(step)
         warn_of_hidden_tensors(step, outputs, state, self.who)
@@ -329,12 +340,19 @@ class Walk:
                         found = Spec(tensor.shape, tensor.dtype, reference.version)
                         raise self._not_repeated(record, f"saved tensor {count} was {spec} and became {found}")
                     values[count] = reference
+            elif record.inputs is not None:
+                raise Enough
             count += 1
             return reference  # for a branch that itself calls torch.autograd.grad
 
         hooks = saved_tensors_hooks(uncompiled(collect), uncompiled(self.unpack))
         with torch.enable_grad(), record.environment.replay(), hooks:
-            result = function(*leaves, **context)
+            try:
+                result = function(*leaves, **context)
+            except Exception:
+                if record.inputs is None or count < expected:
+                    raise
+                result = None  # as far as the forward has come so far, and as anyone can ask
         if count != expected and record.inputs is None:
             raise self._not_repeated(record, f"its forward saved {expected} tensors and its recomputation {count}")
         record.values = values
@@ -377,6 +395,10 @@ def refuse_graph_capture(who: str, state: Sequence[Tensor]) -> None:
 def uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Keep ``torch.compile``, if it is in use, from compiling what the engine does around compiled branches."""
     return torch.compiler.disable(function) if "torch._dynamo" in sys.modules else function
+
+
+class Enough(Exception):
+    """The repetition has come as far as the forward that is still running."""
 
 
 class Kept(torch.autograd.Function):

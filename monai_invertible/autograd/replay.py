@@ -22,7 +22,7 @@ from torch.nn.parameter import UninitializedParameter
 from monai_invertible.autograd.attributes import Attributes
 from monai_invertible.autograd.module_hooks import ModuleHooks
 from monai_invertible.autograd.random_streams import RandomStreams, draws_outside_torch, streams_of
-from monai_invertible.autograd.torch_internals import is_fake, storage, version, writes_in_eval
+from monai_invertible.autograd.torch_internals import is_fake, is_shard, is_sharding, storage, version, writes_in_eval
 
 __all__ = ["Environment"]
 
@@ -67,6 +67,10 @@ class Environment:
         self.modules = modules_of(module)
         self.parameters: list[Parameter] = []
         self.buffers: list[Buffer] = []
+        self.sharded = [m for m in self.modules if is_sharding(m)]
+        # What a sharding module's parameters are, whole or a part of them, is its own affair; their values are not.
+        managed = {id(p) for m in self.sharded for p in m.parameters()}
+        self.shards: list[Parameter] = []
         self.probes: list[tuple[Buffer, Tensor]] = []
         devices, outside_torch = set(), False
         for t in tensors:
@@ -75,10 +79,12 @@ class Environment:
             outside_torch = outside_torch or draws_outside_torch(m)
             for name, p in m._parameters.items():
                 if p is not None:
-                    devices.add(self._remember_parameter(m, name, p))
+                    self._remember_parameter(m, name, p, self.shards if id(p) in managed else self.parameters)
+                    devices.add(p.device)
             for name, b in m._buffers.items():
                 if b is not None:
-                    devices.add(self._remember_buffer(m, name, b))
+                    self._remember_buffer(m, name, b)
+                    devices.add(b.device)
         self.attributes = Attributes(self.modules, who)
         self.hooks = ModuleHooks(self.modules)
         types = {"cpu", *(d.type for d in devices if d.type != "meta")}
@@ -117,7 +123,7 @@ class Environment:
 
     def check_versions(self) -> None:
         """Raise RuntimeError if something that is kept by reference was changed in place since."""
-        for p in self.parameters:
+        for p in (*self.parameters, *self.shards):
             if version(p.tensor) != p.version:
                 raise RuntimeError(
                     f"{self.who}: a parameter of shape {tuple(p.tensor.shape)} of {type(self.modules[0]).__name__} "
@@ -133,22 +139,21 @@ class Environment:
                 )
         self.attributes.check_versions()
 
-    def _remember_parameter(self, m: nn.Module, name: str, p: Tensor) -> torch.device:
+    def _remember_parameter(self, m: nn.Module, name: str, p: Tensor, among: list[Parameter]) -> None:
         if isinstance(p, UninitializedParameter):
             raise RuntimeError(
                 f"{self.who}: parameter '{name}' of {type(m).__name__} is not initialised. Run the network once under "
                 "torch.no_grad() before training it."
             )
-        self.parameters.append(Parameter(m, name, p, version(p), p.requires_grad))
-        return p.device
+        if among is self.parameters or is_shard(p):
+            among.append(Parameter(m, name, p, version(p), p.requires_grad))
 
-    def _remember_buffer(self, m: nn.Module, name: str, b: Tensor) -> torch.device:
+    def _remember_buffer(self, m: nn.Module, name: str, b: Tensor) -> None:
         # Batch normalisation writes past the version counter, so a change of it cannot be seen beforehand.
         small = (m.training or writes_in_eval(m)) and b.numel() <= LARGE
         self.buffers.append(Buffer(m, name, b, version(b), b.detach().clone() if small else None))
         if m.training and not small and b.layout is torch.strided and not is_fake(b):
             self.probes.append((self.buffers[-1], probe(b)))
-        return b.device
 
     def check_probes(self) -> None:
         """Raise RuntimeError if somebody wrote to a large buffer without being counted."""
@@ -218,7 +223,7 @@ class Replay:
                 enter(torch.autocast(device_type, dtype=dtype, enabled=enabled, cache_enabled=False), undo)
         undo.append(e.attributes.put_back())
         before = [(d, d.copy()) for m in e.modules for d in (m._parameters, m._buffers)]
-        undo.append(Undo(restore, before))
+        undo.append(Undo(restored, before))
         for p in e.parameters:
             if p.owner._parameters.get(p.name) is not p.tensor:  # replaced since, or lent by functional_call
                 p.owner._parameters[p.name] = p.tensor
@@ -232,6 +237,8 @@ class Replay:
         hooks = e.hooks.replaying()
         if type(hooks) is not nullcontext:
             enter(hooks, undo)
+        for m in e.sharded:
+            m.unshard()  # type: ignore[operator]  # an inverse is not a call, before which its hook would do so
 
 
 class Undo:
@@ -253,7 +260,7 @@ def enter(context: AbstractContextManager[Any], undo: list[Callable[[], Any]]) -
     undo.append(Undo(context.__exit__, None, None, None))
 
 
-def restore(before: Sequence[tuple[Any, dict[str, Any]]]) -> None:
+def restored(before: Sequence[tuple[Any, dict[str, Any]]]) -> None:
     """Make dictionaries what they were, in their order."""
     for now, old in before:
         if now.keys() != old.keys():

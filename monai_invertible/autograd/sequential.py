@@ -98,7 +98,8 @@ class InvertibleSequential(Composition, BackpropSwitch):
 
     def inverse(self, *state: Tensor, **context: Any) -> State:
         """Map an output state back, as cheap to train as :meth:`forward`."""
-        return self._run(True, state, context)
+        found = visited(self, partial(self.steps, inverse=True), state, context)
+        return self._run(True, state, context) if found is None else as_state(found)
 
     def _run(self, inverse: bool, state: tuple[Tensor, ...], context: dict[str, Any]) -> State:
         check_state(type(self).__name__, state)
@@ -108,7 +109,8 @@ class InvertibleSequential(Composition, BackpropSwitch):
             return as_state(run_steps(self.steps(inverse), state, context))
         if self.backprop == "checkpoint":
             for layer in leaves(self, inverse):
-                function = layer.inverse if inverse else layer
+                called = observed(layer) or not isinstance(layer, Composition)  # others have their steps run, as stored
+                function = layer.inverse if inverse else layer if called else layer.forward
                 if not isinstance(layer, InvertibleSequential):
                     function = partial(run_checkpointed, layer, function=function, who=type(self).__name__)
                 state = as_tuple(function(*state, **context))
@@ -116,13 +118,16 @@ class InvertibleSequential(Composition, BackpropSwitch):
         if torch.compiler.is_compiling():
             from monai_invertible.autograd.compiled import run_compiled  # loads the compiler, which takes its time
 
-            return as_state(run_compiled(self, inverse, state, context))
+            return as_state(run_compiled(self, inverse, state, context, self._walk))
+        return as_state(self._walk(inverse, state, context))
+
+    def _walk(self, inverse: bool, state: tuple[Tensor, ...], context: dict[str, Any]) -> tuple[Tensor, ...]:
         for part in parts(self, inverse):
             if isinstance(part, list):
                 state = Walk(part, context, self.guard, type(self).__name__).run(state)
             else:
                 state = as_tuple(part(*state, **context))
-        return as_state(state)
+        return state
 
 
 def check_state(who: str, state: tuple[Tensor, ...]) -> None:
@@ -140,7 +145,7 @@ def check_state(who: str, state: tuple[Tensor, ...]) -> None:
 
 def parts(chain: InvertibleSequential, inverse: bool) -> list[list[Step] | Callable[..., State]]:
     """What an inverting chain walks back through, and, in between, chains among its layers that have other modes."""
-    if all(c.backprop == "invert" for c in chain.modules() if isinstance(c, InvertibleSequential)):
+    if not has_other_modes(chain):
         return [chain.steps(inverse)]
     found: list[list[Step] | Callable[..., State]] = []
     layers: list[InvertibleModule] = []  # since the last such chain, in the order of execution
@@ -151,19 +156,30 @@ def parts(chain: InvertibleSequential, inverse: bool) -> list[list[Step] | Calla
             layers.clear()
 
     for layer in reversed(list(chain)) if inverse else chain:
-        inner, back = layer, inverse
-        while isinstance(inner, Inverse) and not observed(inner):
-            inner, back = inner.module, not back
-        if not isinstance(inner, InvertibleSequential):
+        inner, back = inside(layer, inverse)
+        if not isinstance(inner, InvertibleSequential) or not (inner.backprop != "invert" or has_other_modes(inner)):
             layers.append(Inverse(layer) if inverse else layer)
-        elif inner.backprop == "invert" and (back or not observed(inner)):
-            walk()
+            continue
+        walk()
+        if inner.backprop == "invert" and (back or not observed(inner)):
             found += parts(inner, back)
         else:
-            walk()
             found.append(inner.inverse if back else inner)
     walk()
     return found
+
+
+def has_other_modes(chain: InvertibleSequential) -> bool:
+    """Whether a chain among the layers, or among theirs, does not invert."""
+    inner = (inside(layer, False)[0] for layer in chain)
+    return any(isinstance(c, InvertibleSequential) and (c.backprop != "invert" or has_other_modes(c)) for c in inner)
+
+
+def inside(layer: InvertibleModule, inverse: bool) -> tuple[InvertibleModule, bool]:
+    """What a layer is the inverse of, if it is one and nobody watches it, and in which direction that is run."""
+    while isinstance(layer, Inverse) and not observed(layer):
+        layer, inverse = layer.module, not inverse
+    return layer, inverse
 
 
 def leaves(chain: InvertibleSequential, inverse: bool) -> Iterator[InvertibleModule]:

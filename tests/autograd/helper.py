@@ -52,14 +52,15 @@ def train(network: nn.Module, *inputs: Tensor, **context: Any) -> dict[str, Tens
 
 def loss(*outputs: Tensor) -> Tensor:
     """A scalar whose gradient differs from place to place."""
-    total = torch.zeros((), dtype=outputs[0].dtype)
+    total = torch.zeros((), dtype=outputs[0].dtype, device=outputs[0].device)
     for i, t in enumerate(outputs):
-        total = total + (t * (1 + i + torch.linspace(0, 1, t.numel(), dtype=t.dtype).view(t.shape))).square().sum()
+        weights = 1 + i + torch.linspace(0, 1, t.numel(), dtype=t.dtype, device=t.device).view(t.shape)
+        total = total + (t * weights).square().sum()
     return total
 
 
 def results(network: nn.Module, step: Step) -> dict[str, Any]:
-    """What a step returns and leaves behind: parameter gradients, buffers, the random stream."""
+    """What a step returns and leaves behind: parameter gradients, buffers, the random streams."""
     torch.manual_seed(7)
     network.zero_grad()
     found = step(network)
@@ -69,7 +70,8 @@ def results(network: nn.Module, step: Step) -> dict[str, Any]:
         "found": found,
         "parameters": {k: None if p.grad is None else p.grad.clone() for k, p in network.named_parameters()},
         "buffers": {k: b.clone() for k, b in network.named_buffers()},
-        "random": {"stream": torch.get_rng_state()},
+        "random": {"stream": torch.get_rng_state()}
+        | {f"stream of GPU {i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())},
     }
 
 
