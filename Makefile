@@ -4,11 +4,11 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
 DEMO_DIR ?= demo
-TORCH_VERSIONS ?= 2.8.0 newest
-PIP_ARGS ?=
 CHAINS ?= 10000
 NETWORKS ?= 1000
 SEED ?= 0
+TORCH_VERSIONS ?= 2.8.0 newest
+PIP_ARGS ?=
 
 BIN := $(VENV)/bin
 ENV := $(VENV)/.complete

@@ -1,33 +1,34 @@
-"""Whether a chain finds its way back: the error of a recomputed input, measured in every training step.
+"""Whether a chain finds its way back: the error of a recomputed input, measured again and again in training.
 
 Gradients of an inverted chain are taken at recomputed activations, so they are as wrong as these. A chain of layers
 whose inverses amplify rounding loses its way with depth (Hascoet et al. 2019, arXiv 1910.11127, section 4), and nothing
-else tells: the loss only stops falling. So each chain keeps a few numbers of its input and looks at them again when
-backward has come back to them.
+else tells: the loss only stops falling. So each chain keeps a few numbers of its input (a
+:class:`~monai_invertible.autograd.drift_watch.Watch`) and looks at them again when backward has come back to them.
 """
 
 from __future__ import annotations
 
-import random
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from math import inf, isfinite, nan
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses import FakeTensor
+
+from monai_invertible.autograd.drift_watch import Watch, measurable
 
 __all__ = ["DriftGuard", "StepDrift", "read_drift", "set_drift_guard", "trace_drift"]
 
-POSITIONS = 4  # at most, along a dimension of a tensor
-FLAT = 1e-10  # of the energy: a variance that is rounding
+# An error is there from the first step (layers that cannot be inverted) or grows with the weights, over many steps.
+FIRST = 4  # forwards that are measured,
+EVERY = 8  # and of how many after them one: a measured step costs about as much as a few operations on the state
 REMEDY = (
     'Use backprop="checkpoint" or fewer layers, put couplings around short chains (a hybrid), take slopes nearer to 1 '
     "or a larger invertible_eps, or compute in a higher precision."
 )
-places = random.Random(0)  # of its own: nobody else's random numbers change
+one_at_a_time = threading.RLock()  # two threads may walk back through one chain
 
 
 class StepDrift(NamedTuple):
@@ -41,111 +42,131 @@ class StepDrift(NamedTuple):
 
 
 class DriftGuard:
-    r"""Compares a small sample of a chain's input with what the walk back from its output makes of it.
+    r"""Compares a chain's input with what the walk back from its output makes of it.
 
-    The sample is a grid of at most four positions along each dimension, at a random place. The measured error is the
-    root mean square of :math:`x' - x` there, divided by the standard deviation of x about the means of its channels
-    (which a normalisation would take away): 1e-6 to 1e-4 for a healthy chain in single precision, 1 for noise. It is
-    not a number, and nothing is said, when the forward itself is not finite, or when the input does not vary, as that
-    of an empty patch: there is nothing to lose then.
+    The measured error is that of the worst channel: the root mean square of :math:`x' - x` over the whole of it,
+    divided by the standard deviation of x (:class:`~monai_invertible.autograd.drift_watch.Watch` has the details): 1e-6
+    to 1e-4 for a healthy chain in single precision, 1 for noise. It is not a number, and nothing is said, when the
+    forward itself is not finite, or when the input does not vary, as that of an empty patch. Each of the first four
+    forwards is measured, then one of eight. On a GPU nobody waits for the result: it is looked at in the chain's next
+    forward or backward.
 
     Args:
         warn_above: a UserWarning, once, when the error exceeds it; None for never.
-        raise_above: a RuntimeError in backward when the error exceeds it; None for never. With both None nothing is
-            kept and nothing measured.
+        raise_above: a RuntimeError when the error exceeds it, in backward, on a GPU in one of the next forwards or
+            backwards; None for never. With both None nothing is kept and nothing measured.
     """
 
     def __init__(self, warn_above: float | None = 1e-2, raise_above: float | None = 1e-1) -> None:
         self.warn_above = warn_above
         self.raise_above = raise_above
         self.name = ""
-        self.measured: float | None = None  # by the last backward
+        self.measured: float | None = None  # by the last backward that was measured and is known
         self.trace: list[StepDrift] | None = None
         self.warned = False
+        self.forwards = 0  # since the limits are set
+        self.readings: list[Reading] = []  # on their way here
+        self.alarm = ""  # to be raised
 
-    @property
-    def on(self) -> bool:
-        """Whether there is anything to do."""
-        return self.warn_above is not None or self.raise_above is not None or self.trace is not None
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"readings": [], "trace": None}
 
-    def compare(
-        self, before: Before, output: Sample, state: Sequence[Tensor], steps: Sequence[Any], position: int
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__()  # type: ignore[misc]  # what an older version did not have
+        self.__dict__.update(state)
+
+    def begin(self, state: Sequence[Tensor]) -> Watch | None:
+        """Remember the input of a step that will be recomputed; None if this is not to be measured.
+
+        Called once in a forward, but for every step while there is a trace.
+        """
+        self.settle()
+        self.speak()
+        if self.trace is None:
+            if self.warn_above is None and self.raise_above is None:
+                return None
+            self.forwards += 1
+            if self.forwards > FIRST and self.forwards % EVERY:
+                return None
+        state = measurable(state)
+        return Watch(state, whole=self.trace is not None) if state else None
+
+    def judge(
+        self,
+        watch: Watch,
+        state: Sequence[Tensor],
+        steps: Sequence[Any],
+        position: int,
+        who: str = "InvertibleSequential",
     ) -> None:
-        """Judge the recomputed input of a step by what was kept of it and of the chain's output."""
-        if any(not has_values(t) for t in state):
+        """Compare the recomputed input of step number ``position`` with what was remembered of it."""
+        state = measurable(state)
+        if not state:
             return
-        numbers = before.signal, before.energy, before.noise(state), mean_square(output.values)
-        signal, energy, noise, end = torch.stack([n.to(state[0].device) for n in numbers]).tolist()
         if self.trace is not None:
-            self.trace.append(StepDrift(self.name, position, str(steps[position]), energy, noise))
+            self.trace.append(StepDrift(self.name, position, str(steps[position]), *watch.totals(state)))
             return
-        if not isfinite(energy + end) or signal <= FLAT * energy:
-            self.measured = nan
-            return
-        error = (noise / signal) ** 0.5
-        self.measured = error if isfinite(error) else inf
-        fatal = self.raise_above is not None and self.measured > self.raise_above
+        chain = f"of {len(steps)} steps ({steps[0]} to {steps[-1]})"
+        with one_at_a_time:
+            self.readings.append(Reading(watch.error(state), who, chain))
+        self.settle()
+        self.speak()
+
+    def settle(self, wait: bool = False) -> None:
+        """Take in what has arrived."""
+        with one_at_a_time:
+            while self.readings and (wait or self.readings[0].arrived()):
+                reading = self.readings.pop(0)
+                self.measured = reading.value()
+                self._judge(self.measured, reading)
+
+    def _judge(self, error: float, reading: Reading) -> None:
+        fatal = self.raise_above is not None and error > self.raise_above
         limit = self.raise_above if fatal else self.warn_above
-        if limit is None or self.measured <= limit or (self.warned and not fatal):
+        if limit is None or not error > limit or (self.warned and not fatal):
             return
-        who = f"chain '{self.name}'" if self.name else "a chain"
+        name = f"chain '{self.name}'" if self.name else "a chain"
         message = (
-            f"InvertibleSequential: {who} of {len(steps)} steps ({steps[0]} to {steps[-1]}) recomputed its input with "
-            f"a relative error of {self.measured:.1e}, above {limit:g}; its gradients are as wrong. {REMEDY} "
+            f"{reading.who}: {name} {reading.chain} recomputed its input with a relative error of {error:.1e}, above "
+            f"{limit:g}; its gradients are as wrong. {REMEDY} "
             "monai_invertible.numerics.reconstruction_snr shows which layer does it, set_drift_guard moves the limits."
         )
         if fatal:
-            raise RuntimeError(message)
+            self.alarm = message
+            return
         self.warned = True
-        warnings.warn(message, stacklevel=2)
+        warnings.warn(message, stacklevel=4)
+
+    def speak(self) -> None:
+        """Stop the training, if there is reason to."""
+        with one_at_a_time:
+            message, self.alarm = self.alarm, ""
+        if message:
+            raise RuntimeError(message)
 
 
-class Sample:
-    """Some of the numbers of a state (or all), and where they are."""
+class Reading:
+    """A measured error on its way from the device, and which chain it is about."""
 
-    def __init__(self, state: Sequence[Tensor], *, whole: bool = False) -> None:
-        self.places = [() if whole else grid(t.shape) for t in state]
-        with torch.no_grad():
-            self.values = [t[place].clone() for t, place in zip(state, self.places, strict=True)]
+    def __init__(self, error: Tensor, who: str, chain: str) -> None:
+        self.who = who
+        self.chain = chain
+        self.error = error
+        self.event: Any = None
+        if error.is_cuda:
+            self.error = torch.empty((), dtype=error.dtype, pin_memory=True).copy_(error, non_blocking=True)
+            self.event = torch.cuda.Event()
+            self.event.record(torch.cuda.current_stream(error.device))
 
-    def noise(self, state: Sequence[Tensor]) -> Tensor:
-        """Mean square of the difference from the same places of ``state``."""
-        return mean_square([t[p] - v for t, p, v in zip(state, self.places, self.values, strict=True)])
+    def arrived(self) -> bool:
+        """Without waiting."""
+        return self.event is None or self.event.query()
 
-
-class Before(Sample):
-    """Of a state that will be recomputed: also its mean square and its variance about the means of its channels."""
-
-    def __init__(self, state: Sequence[Tensor], *, whole: bool = False) -> None:
-        super().__init__(state, whole=whole)
-        with torch.no_grad():
-            # In all channels of the sampled positions: a state may have few that are not zero.
-            channels = (slice(None), slice(None))
-            wide = self.values if whole else [t[channels[: t.ndim] + grid(t.shape[2:])] for t in state]
-            self.energy = mean_square(wide)
-            self.signal = mean_square([t - t.mean([0, *range(2, t.ndim)], keepdim=True) for t in wide if t.ndim > 1])
-
-
-def has_values(tensor: Tensor) -> bool:
-    """Whether it is not one that only describes a tensor."""
-    return not tensor.is_meta and not isinstance(tensor, FakeTensor)
-
-
-def mean_square(tensors: Sequence[Tensor]) -> Tensor:
-    """Over all tensors, in single precision at least, without a copy of any; zero of none."""
-    if not tensors:
-        return torch.zeros(())
-    squares = []
-    for t in tensors:
-        dtype = torch.promote_types(t.dtype, torch.float32)
-        squares.append(torch.linalg.vector_norm(t, dtype=dtype).square().to(tensors[0].device))
-    return torch.stack(squares).sum() / max(sum(t.numel() for t in tensors), 1)
-
-
-def grid(shape: Sequence[int]) -> tuple[slice, ...]:
-    """At most four positions along each dimension, at a random place."""
-    steps = [max(-(-n // POSITIONS), 1) for n in shape]
-    return tuple(slice(places.randrange(step), None, step) for step in steps)
+    def value(self) -> float:
+        """Waits until it is here."""
+        if self.event is not None:
+            self.event.synchronize()
+        return float(self.error)
 
 
 def set_drift_guard(network: nn.Module, warn_above: float | None = 1e-2, raise_above: float | None = 1e-1) -> nn.Module:
@@ -163,16 +184,25 @@ def set_drift_guard(network: nn.Module, warn_above: float | None = 1e-2, raise_a
         if limit is not None and not limit > 0:
             raise ValueError(f"set_drift_guard: {name} must be positive, got {limit}. Use None for never.")
     for guard in guards(network, needed_by="set_drift_guard").values():
+        guard.settle(wait=True)  # by the limits that held
         guard.warn_above, guard.raise_above, guard.warned = warn_above, raise_above, False
+        guard.forwards, guard.alarm = 0, ""
     return network
 
 
-def read_drift(network: nn.Module) -> dict[str, float]:
-    """Name of each chain to the relative error of its input as recomputed by its last backward.
+def read_drift(network: nn.Module, *, wait: bool = True) -> dict[str, float]:
+    """Name of each chain to the relative error of its input as recomputed by the last backward that was measured.
 
     Chains that have not walked back are left out: stored, checkpointed or compiled ones, or before any backward.
+
+    Args:
+        network: with chains, or without.
+        wait: for what a GPU has not finished; otherwise the last error that is known.
     """
-    return {name: guard.measured for name, guard in guards(network).items() if guard.measured is not None}
+    found = guards(network)
+    for guard in found.values():
+        guard.settle(wait)
+    return {name: guard.measured for name, guard in found.items() if guard.measured is not None}
 
 
 @contextmanager

@@ -11,8 +11,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache, partial
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +62,17 @@ class InvertibleModule(nn.Module):
     process's: a thread that draws from them while another one walks back makes that thread's numbers, not its own,
     differ, as under ``torch.utils.checkpoint``.
     """
+
+    told_by_steps: ClassVar[bool] = True  # whether ``steps`` says what the class does
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        mro = cls.mro()
+        forward, inverse, steps = (
+            next(i for i, base in enumerate(mro) if name in vars(base)) for name in ("forward", "inverse", "steps")
+        )
+        # No subclass has changed the directions alone.
+        cls.told_by_steps = steps <= min(forward, inverse) or mro[steps] is InvertibleModule
 
     def forward(self, *state: Any, **context: Any) -> State:
         """Map the state to the output state."""
@@ -274,7 +285,7 @@ def observed(module: nn.Module) -> bool:
 def flatten(layers: Iterable[InvertibleModule], inverse: bool = False) -> list[Step]:
     """The steps of ``layers`` one after the other; neighbours that undo each other are left out."""
     steps: list[Step] = []
-    for layer in reversed(list(layers)) if inverse else layers:
+    for layer in [layer for layer in layers][::-1] if inverse else layers:  # as every torch's compiler can read it
         for step in steps_of(layer, inverse):
             if steps and steps[-1].cancels(step):
                 steps.pop()
@@ -285,21 +296,11 @@ def flatten(layers: Iterable[InvertibleModule], inverse: bool = False) -> list[S
 
 def steps_of(layer: InvertibleModule, inverse: bool) -> Iterable[Step]:
     """What a chain executes for the layer; hooks are for calls, so they do not fire in the inverse direction."""
-    kind: Any = type(layer)
-    if "forward" in vars(layer) or not told_by_steps(kind):
+    attributes = layer.__dict__
+    if "forward" in attributes or not type(layer).told_by_steps:
         return (Step(layer, inverse),)
-    wrapped = "inverse" in vars(layer) if inverse else observed(layer)  # as by register_fsdp_forward_method
+    wrapped = "inverse" in attributes if inverse else observed(layer)  # as by register_fsdp_forward_method
     return (Whole(layer, inverse),) if wrapped and isinstance(layer, (Composition, Inverse)) else layer.steps(inverse)
-
-
-@cache
-def told_by_steps(kind: type) -> bool:
-    """Whether ``steps`` says what ``forward`` and ``inverse`` do: no subclass has changed these alone."""
-    mro = kind.mro()
-    where = {
-        name: next(i for i, base in enumerate(mro) if name in vars(base)) for name in ("forward", "inverse", "steps")
-    }
-    return where["steps"] <= min(where["forward"], where["inverse"]) or mro[where["steps"]] is InvertibleModule
 
 
 def plain_only() -> bool:

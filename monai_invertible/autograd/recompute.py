@@ -26,7 +26,8 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from monai_invertible.autograd.call_streams import CallStreams
 from monai_invertible.autograd.containers import map_tensors, tensors_in
-from monai_invertible.autograd.drift import Before, DriftGuard, Sample
+from monai_invertible.autograd.drift import DriftGuard
+from monai_invertible.autograd.drift_watch import Watch
 from monai_invertible.autograd.hidden_tensors import warn_of_hidden_tensors
 from monai_invertible.autograd.memory import own_memory, with_strides
 from monai_invertible.autograd.module import Step, Whole, waiting
@@ -116,8 +117,7 @@ class Walk:
         self.steps = steps
         self.who = who
         self.guard = guard
-        self.before: dict[int, Before] = {}  # samples of the inputs of steps
-        self.after = Sample(())  # will be of the output's last tensor
+        self.watches: dict[int, Watch | None] = {}  # of the inputs of steps
         self.given = context
         self.given_tensors = list(tensors_in(context))
         # As the re-run reads it: cut off from the graph, requiring gradients where the original does.
@@ -143,8 +143,8 @@ class Walk:
             self.output = Kept.apply(anchor, *(t.detach() for t in state))
             self.order.hand_over(state)
             self._await_gradients(state)
-            if self.guard.on:
-                self.after = Sample(state[-1:])
+            for watch in filter(None, self.watches.values()):
+                watch.end(state)
         del self.given, self.given_tensors  # they refer to a graph
         return state
 
@@ -168,9 +168,9 @@ class Walk:
         if type(step).invert is Step.invert and record.environment.hooks.changed_values(step.module):
             raise self._hook_changes(step)
         warn_of_hidden_tensors(step, outputs, state, self.who)
-        if self.guard.trace is not None or (self.guard.on and record.specs and not self.before):
+        if self.guard.trace is not None or (record.specs and not self.watches):
             # Of the chain's input; backward comes no further than to the first step that saves something.
-            self.before[len(self.records) - 1] = Before(state, whole=self.guard.trace is not None)
+            self.watches[len(self.records) - 1] = self.guard.begin(state)
         record.ran()
         return outputs
 
@@ -317,8 +317,10 @@ class Walk:
         if type(record.step) is Step and record.environment.changes_itself and repeated:
             self._check_undone(record, self.state, repeated[0])
         self.state, self.position = tuple(own_memory(t.detach()) for t in state), self.position - 1
-        if self.position in self.before:
-            self.guard.compare(self.before[self.position], self.after, self.state, self.steps, self.position)
+        watch = self.watches.get(self.position)
+        if watch is not None:
+            steps = [record.step for record in self.records]
+            self.guard.judge(watch, self.state, steps, self.position, self.who)
 
     def _capture(self, record: Record, function: Callable[..., Any], *inputs: Tensor | None, **context: Any) -> Any:
         """Evaluate ``function`` and keep what autograd saves for the graph that is waiting for it."""

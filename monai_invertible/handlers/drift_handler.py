@@ -16,9 +16,10 @@ __all__ = ["DriftHandler"]
 
 
 class DriftHandler:
-    """Measures the drift of every chain, in every iteration, and logs the largest of an epoch.
+    """Reads the drift of every chain after every iteration, and logs the largest of an epoch.
 
-    Drift is the relative error of a chain's recomputed input. ``engine.state.drift`` is the largest since the epoch
+    Drift is the relative error of a chain's recomputed input, measured now and then; only the end of an epoch waits for
+    what a GPU has not finished. ``engine.state.drift`` is the largest since the epoch
     began, 0 for networks that store or checkpoint. The limits at which a chain warns and raises are those of
     :func:`~monai_invertible.autograd.set_drift_guard`; its messages name the chains.
 
@@ -45,15 +46,16 @@ class DriftHandler:
         state: Any = engine.state
         state.drift, self.worst = 0.0, ""
 
-    def measure(self, engine: Engine) -> None:
+    def measure(self, engine: Engine, wait: bool = False) -> None:
         """Remember the largest."""
         state: Any = engine.state
-        for name, error in read_drift(self.network).items():
+        for name, error in read_drift(self.network, wait=wait).items():
             if error > state.drift:
                 state.drift, self.worst = error, name
 
     def log(self, engine: Engine) -> None:
         """One line, if there is something to tell."""
+        self.measure(engine, wait=True)
         state: Any = engine.state
         if state.drift:
             (self.logger or engine.logger).info(

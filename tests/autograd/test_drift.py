@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
+import pickle
+import threading
 import warnings
 
 import pytest
@@ -10,10 +13,13 @@ import torch
 from torch import nn
 
 from monai_invertible import InvertibleSequential, read_drift, set_backprop, set_drift_guard
-from monai_invertible.autograd import StepDrift, trace_drift
+from monai_invertible.autograd import DriftGuard, StepDrift, drift, trace_drift
+from monai_invertible.autograd.drift import EVERY, FIRST
+from monai_invertible.autograd.drift_watch import LOOKS, SMALL, Watch, measurable, signed_sums
 from monai_invertible.networks import FullyInvertibleUNet, InvertibleBatchNorm, InvertibleRIM, IRevNet
 from monai_invertible.networks.layers import AdditiveCoupling, InvertibleLeakyReLU, LayerwiseBranch
 from monai_invertible.networks.layers.layerwise import layerwise_unit
+from tests.autograd.drift_trials import LIMIT, PLACES, planted_trial, right_trial
 from tests.autograd.helper import coupling_chain, example
 
 
@@ -202,3 +208,199 @@ def test_silent_under_autocast():
         warnings.simplefilter("error")
         step(chain, example(2, 4, 16).float().requires_grad_())
     assert read_drift(chain)[""] < 1e-3
+
+
+def watched(*state, **options):
+    """As the chain uses it, for a chain that does nothing."""
+    watch = Watch(state, **options)
+    watch.end(state)
+    return watch
+
+
+@pytest.mark.parametrize("seed", [7, 13, 27, 188, 198, 206, 215, 226])
+def test_right_steps_on_provoking_inputs_are_silent(seed):
+    """In most of these, samples of the input, or some of its channels, hold nothing but rounding."""
+    trial = right_trial(seed)
+    assert trial.right and trial.drift < LIMIT, trial
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_planted_errors_are_found(place):
+    for seed in range(3):
+        name, error, seen = planted_trial(seed, place)
+        assert seen > LIMIT, (name, error)
+        assert planted_trial(seed, place, size=0)[2] < LIMIT, name
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 50, 40), (1, 2, 300, 1000), (3, 4, 20, 8, 16), (2, 2, 9000)])
+def test_a_wrong_voxel_is_seen_exactly(shape):
+    x = example(*shape)
+    assert x.numel() > SMALL  # numbers of its channels are kept
+    wrong = x.clone()
+    wrong[(0, 1, *[n // 2 for n in shape[2:]])] += 5
+    scale = (x[:, 1].var(correction=0) + 0.03**2 * x.var([0, *range(2, x.ndim)], correction=0).max()).sqrt()
+    expected = 5 / (x[:, 1].numel() ** 0.5 * scale)
+    assert float(watched(x).error([wrong])) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_error_over_the_whole_is_estimated():
+    x = example(2, 8, 64, 64)
+    noise = 0.02 * example(2, 8, 64, 64, seed=2)
+    found = [float(watched(x).error([x + noise])) for _ in range(20)]
+    assert 0.02 < sum(found) / 20 < 0.04 and min(found) > 0.01  # the largest of eight channels
+    assert float(watched(x, whole=True).error([x + noise])) == pytest.approx(0.02, rel=0.1)
+
+
+def test_layout_of_memory_does_not_matter():
+    x = example(2, 4, 64, 48)
+    for other in (x.to(memory_format=torch.channels_last), x.transpose(2, 3).contiguous().transpose(2, 3)):
+        watch = watched(other)
+        assert float(watch.error([x])) < 1e-13 and float(watch.error([x + 1])) > 0.1
+
+
+def test_autocast_does_not_matter():
+    x = example(2, 4, 64, 64).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        watch = watched(x)
+    assert float(watch.error([x])) == 0
+
+
+def test_sums_of_other_devices():
+    piece, signs = example(3, 2, 50), example(3, 50, 4).sign()
+    expected = signed_sums(piece, signs)
+
+    class Elsewhere(torch.Tensor):
+        device = torch.device("cuda")
+
+    torch.testing.assert_close(signed_sums(piece.as_subclass(Elsewhere), signs).as_subclass(torch.Tensor), expected)
+
+
+def test_keeps_few_numbers():
+    for shape in ((2, 8, 64, 64), (1, 2, 300, 1000), (4, 512, 4, 4), (512, 64), (100000,)):
+        kept = sum(t.numel() for t in Watch([torch.randn(shape)]).kept)
+        assert kept <= max(math.prod(shape) / 16, LOOKS)
+
+
+def test_tensors_without_positions_are_judged_by_the_scale_of_the_state():
+    x, mean = example(2, 4, 64, 64), 1e-6 * example(4)
+    watch = watched(mean, x)
+    assert float(watch.error([mean + 1e-5, x])) < 1e-4
+    assert float(watch.error([mean + 0.1, x])) > 0.05
+    assert float(watched(mean).error([1.1 * mean])) > 0.05  # alone, by its own
+    assert 0 < float(watched(example(64, 256)).error([example(64, 256) * 1.1])) < 1
+
+
+def test_measures_first_forwards_and_some_of_the_others():
+    chain = coupling_chain(1)
+    measured = []
+    for _ in range(FIRST + 2 * EVERY):
+        chain.guard.measured = None
+        step(chain, example(2, 4, 16))
+        measured.append(chain.guard.measured is not None)
+    assert all(measured[:FIRST]) and sum(measured[FIRST:]) == 2
+
+
+class Event:
+    """Stands in for that of a GPU, which is not done until it says so."""
+
+    def __init__(self):
+        self.done = False
+
+    def query(self):
+        return self.done
+
+    def synchronize(self):
+        self.done = True
+
+
+def late(monkeypatch):
+    """Readings arrive late, as from a GPU; gives their events."""
+    events = []
+
+    class Late(drift.Reading):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            self.event = Event()
+            events.append(self.event)
+
+    monkeypatch.setattr(drift, "Reading", Late)
+    return events
+
+
+def test_nobody_waits_for_a_device(monkeypatch):
+    events = late(monkeypatch)
+    chain, x = layerwise(20, 0.01), torch.randn(2, 8, 16, 16)
+    step(chain, x)  # lost its way, but who knows
+    assert len(events) == 1 and chain.guard.measured is None and read_drift(chain, wait=False) == {}
+    chain(x)
+    events[0].done = True
+    with pytest.raises(RuntimeError, match=r"a chain of .* above 0\.1"):
+        chain(x)
+    chain(x)  # told once
+    step(chain, x)
+    assert read_drift(chain)[""] > 0.1 and events[1].done  # waits
+    with pytest.raises(RuntimeError, match=r"above 0\.1"):
+        chain(x)
+    step(chain, x)
+    set_drift_guard(chain, None, None)  # forgets what was on its way
+    step(chain, x)
+
+
+def test_copies_and_pickles(monkeypatch):
+    late(monkeypatch)
+    chain = coupling_chain(2)
+    step(chain, example(2, 4, 16))
+    for guard in (copy.deepcopy(chain).guard, pickle.loads(pickle.dumps(chain.guard))):
+        assert guard.readings == [] and guard.warn_above == 0.01 and guard.forwards == 1
+    old = DriftGuard.__new__(DriftGuard)
+    old.__setstate__({"warn_above": 0.5, "raise_above": None, "name": "core"})  # of an older version
+    assert old.warn_above == 0.5 and old.readings == []
+
+
+def test_threads_share_a_guard():
+    guard, x = DriftGuard(raise_above=None), example(2, 4, 64, 64)
+
+    def judge():
+        for _ in range(20):
+            watch = watched(x)
+            guard.judge(watch, [1.05 * x], ["layer"], 0)
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        threads = [threading.Thread(target=judge) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(caught) == 1 and guard.readings == [] and 0.01 < guard.measured < 0.2
+
+
+def test_tensors_without_values_are_left_alone():
+    class Part(torch.Tensor):
+        @classmethod
+        def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+            raise AssertionError("looked at")
+
+    part = torch.Tensor._make_wrapper_subclass(Part, (2, 4))
+    assert measurable([torch.ones(2), part]) == measurable([torch.ones(2, device="meta")]) == []
+    assert measurable([torch.ones(2, dtype=torch.long), torch.ones(0)]) == []
+    assert len(measurable([torch.ones(2, dtype=torch.complex64)])) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(dtype):
+    """Is computed in single precision: a large number of small ones adds up."""
+    x = (100 * example(2, 4, 128, 64)).to(dtype)
+    watch = watched(x)
+    assert float(watch.error([x])) == 0
+    assert 0.05 < float(watch.error([1.1 * x])) < 0.2
+    chain = coupling_chain(2).to(torch.bfloat16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        step(set_drift_guard(chain, 0.01, None), example(2, 4, 2048).bfloat16())
+    assert 0 < read_drift(chain)[""] < 0.1
+
+
+def test_complex_states():
+    x = torch.complex(example(2, 4, 64, 64), example(2, 4, 64, 64, seed=2))
+    assert float(watched(x).error([x])) == 0 and 0.05 < float(watched(x).error([1.1 * x])) < 0.2
