@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from monai_invertible.autograd.torch_internals import inside_transform, storage, version
+from monai_invertible.autograd.torch_internals import inside_transform, is_exporting, storage, version
 
 __all__ = ["Composition", "Inverse", "InvertibleModule", "State", "Step", "Whole", "as_state", "as_tuple", "waiting"]
 
@@ -305,7 +305,7 @@ def steps_of(layer: InvertibleModule, inverse: bool) -> Iterable[Step]:
 
 def plain_only() -> bool:
     """Whether plain autograd is the only way: nothing to differentiate, or a transform that saves no tensors."""
-    if not torch.is_grad_enabled() or torch.compiler.is_exporting():
+    if not torch.is_grad_enabled() or is_exporting():
         return True
     if torch.compiler.is_compiling():
         return False
