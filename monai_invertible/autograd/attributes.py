@@ -85,18 +85,22 @@ class Attributes:
     def put_back(self) -> Callable[[], None]:
         """Make the attributes what they were, and return what undoes that and all that happens to them meanwhile."""
         made: dict[int, Any] = {}
-        before: list[tuple[dict[str, Any], dict[str, Any], Any]] = []
+        before: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        flags: list[tuple[dict[str, Any], Any, Any]] = []
         for now, names, simple, other in self.modules:
-            before.append((now, now.copy(), simple.get("training", MISSING)))
+            before.append((now, now.copy()))
             for name, value in simple.items():
-                if now.get(name, MISSING) is not value:
+                current = now.get(name, MISSING)
+                if current is not value:
                     now[name] = value
+                    if name == "training":
+                        flags.append((now, current, value))
             for name, make in other.items():
                 now[name] = make(made)
             if len(now) != len(names):
                 for name in now.keys() - set(names):
                     del now[name]
-        return lambda: undo(before)
+        return lambda: undo(before, flags)
 
     def _remember(self, name: str, value: Any, known: dict[int, Make]) -> Make:
         """How a repetition comes to the value; a graph behind it must not live on for that."""
@@ -189,15 +193,20 @@ class Drawing:
         return made[id(self)]
 
 
-def undo(before: Sequence[tuple[dict[str, Any], dict[str, Any], Any]]) -> None:
-    """As before; but a flag ``training`` that somebody else has set meanwhile stays as it is."""
-    for now, old, put in before:
+def undo(
+    before: Sequence[tuple[dict[str, Any], dict[str, Any]]], flags: Sequence[tuple[dict[str, Any], Any, Any]]
+) -> None:
+    """As before; but a flag ``training`` that somebody else has set meanwhile, in another thread, stays as it is."""
+    for now, old in before:
         if len(now) != len(old):
             for name in now.keys() - old.keys():
                 del now[name]
         for name, value in old.items():
-            if now.get(name, MISSING) is not value and (name != "training" or now.get(name) is put):
+            if now.get(name, MISSING) is not value and name != "training":
                 now[name] = value
+    for now, old_flag, put in flags:
+        if now.get("training", MISSING) is put:
+            now["training"] = old_flag
 
 
 def is_generator(value: Any) -> bool:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from monai_invertible.autograd.containers import tensors_in
-from monai_invertible.autograd.module import plain_only
+from monai_invertible.autograd.module import Step, Whole, plain_only, run_step, waiting
 from monai_invertible.autograd.replay import Environment
 from monai_invertible.autograd.torch_internals import outside_transforms, saving_hooks, version
 
-__all__ = ["run_checkpointed"]
+__all__ = ["CheckpointedSteps", "run_checkpointed"]
 
 
 def run_checkpointed(
@@ -52,6 +52,36 @@ def run_checkpointed(
         )
 
 
+class CheckpointedSteps:
+    """Runs steps so that each keeps its input, and is evaluated again in backward.
+
+    Args:
+        context: what the steps may read.
+        who: the class named in errors.
+    """
+
+    def __init__(self, context: dict[str, Any], who: str) -> None:
+        self.context = context
+        self.who = who
+
+    def run_steps(self, steps: Iterable[Step], state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Run them in order; one that is called as a whole, since it is hooked, comes back with its own steps."""
+        for step in steps:
+            if isinstance(step, Whole):
+                with waiting(self, step.module, state, self.context):
+                    state = step.forward(*state, **self.context)
+            else:
+                state = run_checkpointed(
+                    step.module, *state, function=in_own_memory(step), who=self.who, **self.context
+                )
+        return state
+
+
+def in_own_memory(step: Step) -> Callable[..., tuple[Tensor, ...]]:
+    """The step's forward, as every mode runs it."""
+    return lambda *state, **context: run_step(step, state, context)
+
+
 class _Recomputation:
     """The second evaluation, in the environment of the first; it may be entered again and again.
 
@@ -61,16 +91,16 @@ class _Recomputation:
 
     def __init__(self, environment: Environment) -> None:
         self.environment = environment
-        self.entered: list[tuple[ExitStack, list[tuple[torch.Tensor, int]]]] = []
+        self.entered: list[tuple[ExitStack, list[tuple[Tensor, int]]]] = []
 
     def __enter__(self) -> None:
         with ExitStack() as stack:
-            saved: list[tuple[torch.Tensor, int]] = []
+            saved: list[tuple[Tensor, int]] = []
             around = saving_hooks()
             if around is not None:
                 pack, unpack = around
 
-                def save(tensor: torch.Tensor) -> Any:
+                def save(tensor: Tensor) -> Any:
                     saved.append((tensor.detach(), version(tensor)))
                     return pack(tensor)
 
@@ -79,11 +109,16 @@ class _Recomputation:
             stack.enter_context(self.environment.replay())
             self.entered.append((stack.pop_all(), saved))
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: Any) -> bool:
         stack, saved = self.entered.pop()
         stack.close()
+        if self.environment.recording:
+            # A branch differentiates itself while it still runs, and asks for what it has saved so far. What comes
+            # behind that may fail here, as it stands on things that the first evaluation has not yet come to.
+            return isinstance(error[1], Exception)
         if any(version(tensor) != expected for tensor, expected in saved):
             raise RuntimeError(
                 f"{self.environment.who}: one of the variables needed for gradient computation has been modified by an "
                 "inplace operation. Use inplace=False in the operation that follows the one whose result it changes."
             )
+        return False

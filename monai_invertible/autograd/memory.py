@@ -52,7 +52,7 @@ def unshared(tensor: Tensor) -> bool:
 def with_strides(tensor: Tensor, strides: Sequence[int]) -> Tensor:
     """The tensor laid out in memory by these strides, a copy only where it must be one."""
     strides = tuple(strides)
-    if tensor.layout is not torch.strided or tensor.stride() == strides:
+    if tensor.layout is not torch.strided or tensor.stride() == strides or len(strides) != tensor.ndim:
         return tensor
     repeated = [n > 1 and step == 0 for n, step in zip(tensor.shape, strides, strict=True)]
     if any(repeated):  # an expanded tensor: what repeats is one and the same memory

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from monai_invertible.autograd.memory import own_memory
 from monai_invertible.autograd.torch_internals import inside_transform, is_exporting, storage, version
 
 __all__ = ["Composition", "Inverse", "InvertibleModule", "State", "Step", "Whole", "as_state", "as_tuple", "waiting"]
@@ -58,9 +59,9 @@ class InvertibleModule(nn.Module):
     drift guard, recomputed inputs that are far from what they were. Nobody can see what a branch reads elsewhere:
     closures, global variables, files, the insides of other objects, values changed through ``.data``; nor are
     ``sdpa_kernel``, ``cudnn.flags``, TF32 switches, default dtype and device, or modes of torch functions remembered.
-    These must stay as they are between forward and backward. The random streams of the CPU and of Python are the
-    process's: a thread that draws from them while another one walks back makes that thread's numbers, not its own,
-    differ, as under ``torch.utils.checkpoint``.
+    These must stay as they are between forward and backward, and flags as long as a chain walks back. The random
+    streams of the CPU and of Python are the process's: where one thread draws from them while another one walks back,
+    the numbers of the first differ from what they were without the second, as under ``torch.utils.checkpoint``.
     """
 
     told_by_steps: ClassVar[bool] = True  # whether ``steps`` says what the class does
@@ -271,8 +272,19 @@ def same(before: list[tuple[Tensor, int]], now: tuple[Tensor, ...]) -> bool:
 def run_steps(steps: Iterable[Step], state: tuple[Tensor, ...], context: dict[str, Any]) -> tuple[Tensor, ...]:
     """Run steps in order as plain autograd: the slow, obvious twin of everything else in this package."""
     for step in steps:
-        state = step.forward(*state, **context)
+        state = run_step(step, state, context)
     return state
+
+
+def run_step(step: Step, state: tuple[Tensor, ...], context: dict[str, Any]) -> tuple[Tensor, ...]:
+    """The step's output state, in memory of its own: a view would keep the larger tensor alive until the next step.
+
+    In every mode, since the layout of a branch's input decides the layout of a dropout's mask.
+    """
+    outputs = step.forward(*state, **context)
+    if torch.compiler.is_compiling() or torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+        return outputs
+    return tuple(own_memory(t) for t in outputs)
 
 
 def observed(module: nn.Module) -> bool:

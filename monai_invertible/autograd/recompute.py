@@ -30,7 +30,7 @@ from monai_invertible.autograd.drift import DriftGuard
 from monai_invertible.autograd.drift_watch import Watch
 from monai_invertible.autograd.hidden_tensors import warn_of_hidden_tensors
 from monai_invertible.autograd.memory import own_memory, with_strides
-from monai_invertible.autograd.module import Step, Whole, waiting
+from monai_invertible.autograd.module import Step, Whole, run_step, waiting
 from monai_invertible.autograd.replay import Environment
 from monai_invertible.autograd.stream_order import StreamOrder
 from monai_invertible.autograd.torch_internals import (
@@ -160,7 +160,7 @@ class Walk:
         hooks = saved_tensors_hooks(uncompiled(self.pack), uncompiled(self.unpack))
         with record.environment.record(self.streams), record.calls or nothing, hooks:
             try:
-                outputs = tuple(own_memory(t) for t in step.forward(*state, **self.given))
+                outputs = run_step(step, state, self.given)
             except RuntimeError as error:
                 if "DTensor" in str(error) and any(is_shard(p) for p in step.module.parameters()):
                     raise RuntimeError(STILL_SHARDED.format(self.who, step)) from error

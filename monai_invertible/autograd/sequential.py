@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from monai_invertible.autograd.backprop import BackpropSwitch
-from monai_invertible.autograd.checkpointing import run_checkpointed
+from monai_invertible.autograd.checkpointing import CheckpointedSteps
 from monai_invertible.autograd.drift import DriftGuard
 from monai_invertible.autograd.module import (
     Composition,
@@ -47,7 +47,7 @@ class InvertibleSequential(Composition, BackpropSwitch):
 
     Args:
         layers: invertible modules. Chains among them become part of this chain.
-        backprop: ``"invert"`` recomputes activations from the output; ``"checkpoint"`` keeps each layer's input
+        backprop: ``"invert"`` recomputes activations from the output; ``"checkpoint"`` keeps each step's input
             (``torch.utils.checkpoint``); ``"store"`` is plain autograd. All give the same parameters, ``state_dict``
             and results. Within a chain that inverts, a chain with another mode keeps that.
 
@@ -108,13 +108,7 @@ class InvertibleSequential(Composition, BackpropSwitch):
         if self.backprop == "store" or plain_only():
             return as_state(run_steps(self.steps(inverse), state, context))
         if self.backprop == "checkpoint":
-            for layer in leaves(self, inverse):
-                called = observed(layer) or not isinstance(layer, Composition)  # others have their steps run, as stored
-                function = layer.inverse if inverse else layer if called else layer.forward
-                if not isinstance(layer, InvertibleSequential):
-                    function = partial(run_checkpointed, layer, function=function, who=type(self).__name__)
-                state = as_tuple(function(*state, **context))
-            return as_state(state)
+            return as_state(CheckpointedSteps(context, type(self).__name__).run_steps(self.steps(inverse), state))
         if torch.compiler.is_compiling():
             from monai_invertible.autograd.compiled import run_compiled  # loads the compiler, which takes its time
 
@@ -180,12 +174,3 @@ def inside(layer: InvertibleModule, inverse: bool) -> tuple[InvertibleModule, bo
     while isinstance(layer, Inverse) and not observed(layer):
         layer, inverse = layer.module, not inverse
     return layer, inverse
-
-
-def leaves(chain: InvertibleSequential, inverse: bool) -> Iterator[InvertibleModule]:
-    """The layers of a chain and of the chains in it, in order; a hooked chain, which has to be called, as a whole."""
-    for layer in reversed(list(chain)) if inverse else chain:
-        if isinstance(layer, InvertibleSequential) and (inverse or not observed(layer)):
-            yield from leaves(layer, inverse)
-        else:
-            yield layer

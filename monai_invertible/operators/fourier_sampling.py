@@ -60,7 +60,7 @@ class FourierSampling(torch.nn.Module):
                 f"FourierSampling: an image has an even number of channels (real, imaginary), got {image.shape[1]}. "
                 "Append a zero imaginary part to a real image."
             )
-        x = _as_float(image).unflatten(1, (-1, 2)).movedim(2, -1)  # (B, m, *spatial, 2)
+        x = _as_pairs(_as_float(image).unflatten(1, (-1, 2)).movedim(2, -1))  # (B, m, *spatial, 2)
         if sensitivities is not None:
             x = complex_mul_t(x.unsqueeze(2), _as_float(sensitivities).unsqueeze(1)).flatten(1, 2)
         kspace = fftn_centered_t(x, spatial_dims=self.fft_dims)
@@ -101,6 +101,11 @@ class FourierSampling(torch.nn.Module):
 
 def _as_float(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def _as_pairs(tensor: torch.Tensor) -> torch.Tensor:
+    """As complex numbers lie in memory, which torch also asks of dimensions of size one."""
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 def _masked(kspace: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

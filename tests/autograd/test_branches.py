@@ -117,6 +117,30 @@ def test_autograd_grad_inside_a_branch(create_graph):
     assert_same(coupling_chain(3, lambda: Energy(create_graph)), lambda net: train(net, example()))
 
 
+class Score(nn.Module):
+    """A branch that is the gradient of a random energy, between layers with random numbers and hooks of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.utils.spectral_norm(nn.Conv1d(2, 2, 3, padding=1))
+        self.dropout = nn.Dropout(0.5)
+        self.last = nn.Sequential(nn.utils.spectral_norm(nn.Conv1d(2, 2, 1)), nn.Dropout(0.2))
+
+    def forward(self, x):
+        with torch.enable_grad():
+            h = self.first(x)
+            h = h if h.requires_grad else h.requires_grad_()
+            energy = self.dropout(torch.tanh(h)).square().sum()
+            (score,) = torch.autograd.grad(energy, h, create_graph=True)
+        return self.last(score)
+
+
+@pytest.mark.parametrize("mode", ["invert", "checkpoint"])
+def test_random_energy_inside_a_branch(mode):
+    """The forward asks for its own activations: they are repeated with its random numbers, which then go on."""
+    assert_same(coupling_chain(3, Score), lambda net: train(net, example()), mode=mode)
+
+
 def test_branch_that_differentiates_through_earlier_layers_raises():
     class Reaches(nn.Conv1d):
         def forward(self, x):

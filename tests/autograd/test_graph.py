@@ -8,8 +8,9 @@ from torch import nn
 from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
-from monai_invertible.autograd import InvertibleSequential
-from monai_invertible.networks.layers import AdditiveCoupling
+from monai_invertible.autograd import Inverse, InvertibleSequential
+from monai_invertible.memory import LiveBytes
+from monai_invertible.networks.layers import AdditiveCoupling, InvertibleLeakyReLU, Swap
 from tests.autograd.helper import assert_same, conv_branch, coupling_chain, example, loss, train
 
 
@@ -130,3 +131,83 @@ def test_parts_of_the_graph_one_after_the_other():
         late = torch.autograd.grad(z.square().sum(), list(chain[2].g.parameters()))
         found.append([*early, *partly, *late])
     assert all(torch.allclose(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("mode", ["invert", "checkpoint"])
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_independent_outputs_one_after_the_other(first, mode):
+    """Each has a part of the graph to itself, which its backward frees."""
+    torch.manual_seed(0)
+    layers = InvertibleLeakyReLU(0.3), Swap(), InvertibleLeakyReLU(0.5), AdditiveCoupling(nn.Tanh(), split=False)
+
+    def step(net):
+        state = [example(2, 3, 4, seed=s).requires_grad_() for s in range(4)]
+        outputs = net(*state)
+        for i in range(4):
+            loss(outputs[(first + i) % 4]).backward(retain_graph=i % 4 in (2, 3) or (first + i) % 4 in (2, 3))
+        return [t.grad for t in state]
+
+    assert_same(InvertibleSequential(Swap(), *layers, Swap(), InvertibleLeakyReLU(0.7)).double(), step, mode=mode)
+
+
+def test_independent_output_after_the_others_graph_is_freed():
+    chain = InvertibleSequential(InvertibleLeakyReLU(0.3), Swap(), InvertibleLeakyReLU(0.5)).double()
+
+    def step(net):
+        a, b = example(2, 3, 4).requires_grad_(), example(2, 3, 4, seed=3).requires_grad_()
+        first, second = net(a, b)
+        first.square().sum().backward()
+        second.square().sum().backward()
+        return [a.grad, b.grad]
+
+    assert_same(chain, step)
+
+
+@pytest.mark.parametrize("outer", ["invert", "checkpoint", "store"])
+@pytest.mark.parametrize("inner", ["invert", "checkpoint", "store"])
+@pytest.mark.parametrize("last", ["invert", "checkpoint", "store"])
+def test_chains_of_other_modes_within_a_chain(outer, inner, last):
+    def dropout():
+        return nn.Sequential(nn.Conv1d(2, 2, 3, padding=1), nn.Dropout(0.5), nn.Tanh())
+
+    chain = InvertibleSequential(
+        coupling_chain(2, dropout), *coupling_chain(1), Inverse(coupling_chain(2, dropout)), AdditiveCoupling(dropout())
+    ).double()
+
+    def step(net):
+        if net.backprop != "store":
+            net.backprop, net[0].backprop, net[2].module.backprop = outer, inner, last
+        forth = train(net, example())
+        return forth | {f"back {k}": v for k, v in train(Inverse(net), example(seed=4)).items()}
+
+    assert_same(chain, step)
+
+
+def test_chain_of_another_mode_keeps_what_that_keeps():
+    chain = InvertibleSequential(coupling_chain(4), coupling_chain(4))
+    x = example(1, 4, 4096)
+
+    def kept():
+        with LiveBytes() as live:
+            y = chain(x)
+            return live.current / y.nbytes
+
+    inverted = kept()
+    chain[0].backprop = "store"
+    mixed = kept()
+    chain[1].backprop = "store"
+    assert inverted < 1.1 and 2 * mixed < kept() + 4 and mixed > 5
+
+
+def test_backward_in_inference_mode():
+    def step(net):
+        x = example().requires_grad_()
+        y = loss(net(x))
+        with torch.inference_mode():
+            y.backward()
+        return x.grad.clone()
+
+    def dropout():
+        return nn.Sequential(nn.Conv1d(2, 2, 3, padding=1), nn.Dropout(0.5), nn.Tanh())
+
+    assert_same(coupling_chain(3, dropout), step)

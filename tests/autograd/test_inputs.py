@@ -11,8 +11,9 @@ import torch
 from monai.data import MetaTensor
 from torch import nn
 
-from monai_invertible.autograd import InvertibleSequential, set_backprop
-from monai_invertible.networks.layers import AdditiveCoupling
+from monai_invertible.autograd import InvertibleModule, InvertibleSequential, set_backprop
+from monai_invertible.autograd.checkpointing import run_checkpointed
+from monai_invertible.networks.layers import AdditiveCoupling, InvertibleConvolution, ResidualCoupling, Swap
 from tests.autograd.helper import assert_same, coupling_chain, example, loss, train
 
 
@@ -61,6 +62,105 @@ def test_recomputation_has_the_strides_of_the_forward(layout):
     for branch in [m for m in chain.modules() if isinstance(m, Viewing)]:
         forward, recomputed = branch.seen.strides
         assert forward == recomputed
+
+
+def one_channel():
+    return nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), nn.Dropout(0.5), nn.Tanh())
+
+
+SHAPES = [(3, 2, 4, 5), (1, 2, 4, 5), (3, 2, 1, 5), (3, 2, 1, 1), (1, 2, 4, 1)]
+
+
+@pytest.mark.parametrize("mode", ["invert", "checkpoint"])
+@pytest.mark.parametrize("branch", [one_channel, lambda: nn.Dropout(0.5)], ids=["convolution", "dropout alone"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("layout", ["contiguous", "channels last", "transposed", "every other"])
+def test_masks_follow_the_layout_of_one_channel(layout, shape, branch, mode):
+    """Strides of dimensions of size one decide what torch takes for channels-last, and so the order of a mask."""
+
+    def step(net):
+        leaf = example(*shape).requires_grad_()
+        y = net(LAYOUTS[layout](leaf))
+        loss(y).backward()
+        return [y.detach(), leaf.grad]
+
+    assert_same(coupling_chain(2, branch), step, mode=mode)
+
+
+def test_masks_follow_the_layout_in_a_layer_of_a_user():
+    class Shift(InvertibleModule):
+        def __init__(self):
+            super().__init__()
+            self.net = one_channel()
+
+        def forward(self, a, b, **context):
+            return a, b + self.net(a)
+
+        def inverse(self, a, b, **context):
+            return a, b - self.net(a)
+
+    def step(net):
+        state = [t.mT.requires_grad_() for t in (example(2, 1, 4, 5), example(2, 1, 4, 5, seed=2))]
+        loss(*net(*state)).backward()
+        return [t.grad for t in state]
+
+    torch.manual_seed(0)
+    assert_same(InvertibleSequential(Shift(), Swap(), Shift(), Shift()).double(), step)
+
+
+@pytest.mark.parametrize("mode", ["invert", "checkpoint", "store"])
+def test_integers_are_refused(mode):
+    chain = set_backprop(coupling_chain(1), mode)
+    with pytest.raises(TypeError, match=r"InvertibleSequential: the state must be floating-point .*int64.*\.float\(\)"):
+        chain(torch.ones(2, 4, 6, dtype=torch.long))
+    with pytest.raises(TypeError, match="InvertibleSequential: the state must be tensors, got list"):
+        chain([torch.ones(2, 4, 6)])
+
+
+def test_integers_beside_the_state_pass():
+    labels = torch.arange(2)
+
+    def step(net):
+        x = [t.requires_grad_() for t in (example(2, 2, 6), example(2, 2, 6, seed=2))]
+        passed, *outputs = net(labels, *x)
+        assert torch.equal(passed, labels)
+        loss(*outputs).backward()
+        return [t.grad for t in x]
+
+    assert_same(coupling_chain(split=False), step)
+
+
+def test_two_devices_are_refused():
+    chain = coupling_chain(split=False)
+    with pytest.raises(
+        ValueError, match=r"InvertibleSequential: the state must be on one device, got \['cpu', 'meta'\]"
+    ):
+        chain(torch.ones(2, 2, 6), torch.ones(2, 2, 6, device="meta"))
+
+
+def test_errors_name_the_class_that_was_written():
+    class MyChain(InvertibleSequential):
+        pass
+
+    x, kernel = torch.ones(1, 4, 6), nn.Conv1d(2, 2, 1)
+    chain = MyChain(AdditiveCoupling(kernel))
+    for mode in ("invert", "checkpoint"):
+        y = set_backprop(chain, mode)(x.requires_grad_())
+        kernel.weight.data = kernel.weight.data.clone()
+        with torch.no_grad():
+            kernel.weight.mul_(2)
+        with pytest.raises(RuntimeError, match="^MyChain: (a parameter|one of the variables)"):
+            y.sum().backward()
+    with pytest.raises(ValueError, match="^ResidualCoupling: split"):
+        ResidualCoupling(1, 5)(torch.ones(1, 6, 4))
+    with pytest.raises(ValueError, match="^InvertibleConvolution: channels|^InvertibleConvolution: split"):
+        InvertibleConvolution(1, 4)(torch.ones(1, 5, 4))
+    with pytest.raises(RuntimeError, match="^PlainUNet|^Sequential: a parameter"):
+        branch = nn.Sequential(nn.Conv1d(2, 2, 1))
+        y = run_checkpointed(branch, torch.ones(1, 2, 3, requires_grad=True))
+        with torch.no_grad():
+            branch[0].weight.mul_(2)
+        y.sum().backward()
 
 
 def test_state_is_float32_under_autocast():

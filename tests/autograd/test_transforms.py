@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 
 from monai_invertible.autograd import InvertibleSequential, set_backprop
 from monai_invertible.networks.layers import AdditiveCoupling
-from tests.autograd.helper import assert_close, coupling_chain, example, loss
+from tests.autograd.helper import assert_close, assert_same, coupling_chain, example, loss
 
 
 def smooth():
@@ -114,3 +114,37 @@ def test_fake_tensors():
         x = torch.empty(2, 4, 1 << 40, requires_grad=True)
         chain(x).sum().backward()
         assert x.grad.shape == x.shape and all(p.grad.shape == p.shape for p in chain.parameters())
+
+
+def dropout():
+    return nn.Sequential(nn.Conv1d(2, 2, 3, padding=1), nn.Dropout(0.5), nn.Tanh())
+
+
+def norms():
+    return nn.Sequential(nn.Conv1d(2, 2, 3, padding=1), nn.BatchNorm1d(2), nn.RReLU())
+
+
+@pytest.mark.parametrize("mode", ["invert", "checkpoint"])
+@pytest.mark.parametrize("branch", [dropout, norms], ids=lambda b: b.__name__)
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_backward_of_a_batch_of_gradients(branch, mode, create_graph):
+    """What is recomputed is not batched, so random numbers may be drawn."""
+
+    def step(net):
+        x = example().requires_grad_()
+        leaves, rows = [x, *net.parameters()], torch.eye(2, dtype=torch.float64)
+        y = net(x).square().sum((1, 2))
+        found = torch.autograd.grad(y, leaves, rows, is_grads_batched=True, create_graph=create_graph)
+        if create_graph:
+            found[0].square().sum().backward()
+        return [*(g.detach() for g in found), x.grad]
+
+    assert_same(coupling_chain(2, branch), step, tolerance=1e-8, mode=mode)
+
+
+@pytest.mark.parametrize("mode", ["invert", "checkpoint"])
+def test_vectorised_jacobian(mode):
+    def step(net):
+        return torch.autograd.functional.jacobian(lambda x: net(x).sum(1), example(2, 4, 3), vectorize=True)
+
+    assert_same(coupling_chain(2, dropout), step, mode=mode)

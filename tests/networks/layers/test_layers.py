@@ -108,3 +108,14 @@ def test_a_branch_receives_the_context_that_it_names() -> None:
 def test_errors_say_what_to_do(call: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("layer", [lambda: OrthogonalConvolution(4), lambda: OrthogonalCoupling(4, nn.Conv1d(2, 2, 1))])
+def test_orthogonal_layers_act_on_the_last_tensor_of_a_state(layer):
+    torch.manual_seed(0)
+    module = layer()
+    beside, x = torch.randn(3), torch.randn(2, 4, 5)
+    for function in (module, module.inverse):
+        passed, y = function(beside, x)
+        assert passed is beside
+        torch.testing.assert_close(y, function(x))
