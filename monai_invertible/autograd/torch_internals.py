@@ -153,7 +153,7 @@ def compiles_chains() -> bool:
     Those of torch 2.8 and 2.9 take no module where a function's result is a constant, and change no parameters in a
     backward; 2.10 to 2.12 have not been tried. With them the graph breaks, and a chain runs in the eager engine.
     """
-    return torch.__version__ >= (2, 13)
+    return torch.torch_version.TorchVersion(torch.__version__) >= "2.13"
 
 
 def fake_tensor_mode() -> Any:
