@@ -17,10 +17,11 @@ from torch.utils._pytree import tree_leaves
 
 from monai_invertible.autograd.module import Composition, Step, as_tuple, run_steps
 from monai_invertible.autograd.repeatable import note, repeatable
-from monai_invertible.autograd.torch_internals import with_parameters
+from monai_invertible.autograd.torch_internals import compiles_chains, with_parameters
 
 __all__ = ["run_compiled"]
 
+COMPILES_CHAINS = compiles_chains()
 Run = Callable[[bool, tuple[Tensor, ...], dict[str, Any]], tuple[Tensor, ...]]
 
 
@@ -36,6 +37,8 @@ def run_compiled(
         context: what its layers may read.
         eagerly: how the chain runs where the graph has to break; receives ``inverse``, ``state`` and ``context``.
     """
+    if not COMPILES_CHAINS:
+        return _outside_of_the_graph(eagerly, inverse, state, context)
     keys = tuple(k for k, v in context.items() if isinstance(v, Tensor))
     constants = {k: v for k, v in context.items() if not isinstance(v, Tensor)}
     if any(isinstance(t, Tensor) for t in tree_leaves(constants)):  # in a list, say: the Function would not see it

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from monai_invertible.autograd.torch_internals import holders
+from monai_invertible.autograd.torch_internals import holders, is_fake
 
 __all__ = ["dense", "own_memory", "unshared", "with_strides"]
 
@@ -42,7 +42,8 @@ def own_memory(tensor: Tensor) -> Tensor:
 
 def unshared(tensor: Tensor) -> bool:
     """Whether nobody else holds the tensor's memory, and no two of its elements are one: it may be overwritten."""
-    if type(tensor) is not Tensor or tensor.layout is not torch.strided or not dense(tensor):
+    ordinary = type(tensor) is Tensor or is_fake(tensor)
+    if not ordinary or tensor.layout is not torch.strided or not dense(tensor):
         return False
     memory = tensor.untyped_storage()
     return holders(memory) == 2  # the tensor and ``memory``

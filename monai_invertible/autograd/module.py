@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_invertible.autograd.memory import own_memory
-from monai_invertible.autograd.torch_internals import inside_transform, storage, version
+from monai_invertible.autograd.torch_internals import inside_transform, is_exporting, storage, version
 
 __all__ = ["Composition", "Inverse", "InvertibleModule", "State", "Step", "Whole", "as_state", "as_tuple", "waiting"]
 
@@ -282,7 +282,7 @@ def run_step(step: Step, state: tuple[Tensor, ...], context: dict[str, Any]) -> 
     In every mode, since the layout of a branch's input decides the layout of a dropout's mask.
     """
     outputs = step.forward(*state, **context)
-    if torch.compiler.is_compiling() or torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+    if torch.compiler.is_compiling() or is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined]
         return outputs
     return tuple(own_memory(t) for t in outputs)
 
@@ -317,7 +317,7 @@ def steps_of(layer: InvertibleModule, inverse: bool) -> Iterable[Step]:
 
 def plain_only() -> bool:
     """Whether plain autograd is the only way: nothing to differentiate, or a transform that saves no tensors."""
-    if not torch.is_grad_enabled() or torch.compiler.is_exporting():
+    if not torch.is_grad_enabled() or is_exporting():
         return True
     if torch.compiler.is_compiling():
         return False

@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from torch.nn.utils.stateless import _reparametrize_module
 
 __all__ = [
+    "compiles_chains",
     "fake_tensor_mode",
     "graph_is_retained",
     "hint",
     "holders",
     "inside_transform",
+    "is_exporting",
     "is_fake",
     "is_shard",
     "is_sharding",
@@ -128,11 +130,30 @@ def saving_hooks() -> tuple[Callable[[Tensor], Any], Callable[[Any], Tensor]] | 
     return None if ask is None else ask(False)
 
 
+def is_exporting() -> bool:
+    """Whether ``torch.export`` is tracing.
+
+    The compiler of torch 2.8 says yes to the public ``torch.compiler.is_exporting`` in ``torch.compile`` as well, and a
+    compiled chain would store everything. Without the flag behind it: the public answer.
+    """
+    flag = getattr(torch.compiler, "_is_exporting_flag", None)
+    return torch.compiler.is_exporting() if flag is None else bool(flag)
+
+
 def is_fake(tensor: Tensor) -> bool:
     """Whether the tensor only describes one: a meta tensor, or one of a ``FakeTensorMode``."""
     return tensor.is_meta or (
         type(tensor) is not Tensor and any(c.__name__ == "FakeTensor" for c in type(tensor).mro())
     )
+
+
+def compiles_chains() -> bool:
+    """Whether this torch's compiler can put a whole chain into its graph.
+
+    Those of torch 2.8 and 2.9 take no module where a function's result is a constant, and change no parameters in a
+    backward; 2.10 to 2.12 have not been tried. With them the graph breaks, and a chain runs in the eager engine.
+    """
+    return torch.torch_version.TorchVersion(torch.__version__) >= "2.13"
 
 
 def fake_tensor_mode() -> Any:

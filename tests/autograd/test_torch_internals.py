@@ -14,6 +14,7 @@ from monai_invertible.autograd.torch_internals import (
     graph_is_retained,
     holders,
     inside_transform,
+    is_exporting,
     is_fake,
     outside_transforms,
     saving_hooks,
@@ -138,6 +139,21 @@ def test_saving_hooks():
     with saved_tensors_hooks(abs, repr):
         assert saving_hooks() == (abs, repr)
     assert saving_hooks() is None
+
+
+class TellsExport(nn.Module):
+    def forward(self, x):
+        return x + 1 if is_exporting() else x
+
+
+def test_exporting():
+    """Neither in plain Python nor in a compiled graph; a graph of its own for the export."""
+    module, x = TellsExport(), torch.zeros(1)
+    compiled = torch.compile(module, backend="eager", fullgraph=True)
+    assert torch.equal(module(x), x) and torch.equal(compiled(x), x)
+    assert torch.equal(torch.export.export(module, (x,)).module()(x), x + 1)
+    torch._dynamo.reset()
+    assert torch.equal(compiled(x), x)
 
 
 def test_fake():
