@@ -226,12 +226,12 @@ def undo(
 
 def holds_graph(value: Any) -> bool:
     """Whether an object or a function holds, at first sight, a tensor that was computed with gradients."""
-    cells = [cell.cell_contents for cell in getattr(value, "__closure__", None) or () if not is_empty(cell)]
+    cells = [cell.cell_contents for cell in getattr(value, "__closure__", None) or () if not unassigned(cell)]
     items = (*getattr(value, "__dict__", {}).values(), *cells, *(value if isinstance(value, tuple) else ()))
     return any(isinstance(item, Tensor) and item.grad_fn is not None for item in items)
 
 
-def is_empty(cell: Any) -> bool:
+def unassigned(cell: Any) -> bool:
     """Whether a variable of an enclosing function has no value yet."""
     try:
         return cell.cell_contents is None

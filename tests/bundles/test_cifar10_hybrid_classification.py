@@ -160,12 +160,12 @@ def test_every_training_can_be_evaluated_and_exported(name: str, cifar10_folder:
         torch.testing.assert_close(script(x), network(x), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore:InvertibleSequential:UserWarning")  # of the drift
+@pytest.mark.filterwarnings("ignore:MicroBatchedSequential:UserWarning")  # of the drift
 def test_a_drift_stops_the_training_unless_it_is_unguarded(tmp_path: Path, cifar10_folder: Path, capsys: Any) -> None:
     options = {**TRAINING, "dataset_dir": cifar10_folder, "network_def__negative_slope": 0.1}
     with foreign_directory(tmp_path):
         line = last_line(BUNDLE, "train", "layerwise", "quick", capsys=capsys, **options)
-        assert re.match("error: RuntimeError: InvertibleSequential: .* with a relative error of .* above 0.1", line)
+        assert re.match("error: RuntimeError: MicroBatchedSequential: .* with a relative error of .* above 0.1", line)
         flow = run(BUNDLE, "train", "layerwise", "quick", "unguarded", **{**options, "epochs": 1})
     assert flow.trainer.state.drift > 0.1
 

@@ -19,7 +19,7 @@ CALLS = {"forward": 10, "inverse of an output": 3, "inverse of an edited output"
          "without gradients": 1, "checkpoint around": 1, "part after part": 2}  # fmt: skip
 BETWEEN = {"nothing": 24, "evaluate": 3, "train": 2, "requires_grad": 2, "change number": 1, "change tensor": 1,
            "change tensor in place": 1, "change list": 1, "change dict": 1, "change string": 1, "step in place": 1,
-           "change data": 1, "another forward": 2, "change buffer": 1}  # fmt: skip
+           "another forward": 2, "change buffer": 1}  # fmt: skip
 BACKWARD = {"backward": 12, "subset": 4, "twice": 3, "second order": 2, "one output after the other": 3,
             "independent backwards": 2, "batched": 1, "jacobian": 1, "of a part": 1}  # fmt: skip
 UNBATCHED = ("batched", "jacobian")  # torch's checkpoint draws no random numbers within them
