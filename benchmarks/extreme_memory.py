@@ -22,7 +22,7 @@ from torch import nn
 from torch._subclasses import FakeTensorMode
 
 from monai_invertible import set_backprop, set_drift_guard
-from monai_invertible.autograd import drift, recompute
+from monai_invertible.autograd import drift, drift_watch
 from monai_invertible.memory import LiveBytes
 from monai_invertible.networks import FullyInvertibleUNet, InvertibleRIM, IRevNet, LayerwiseBranch, PlainResNet, RevNet
 
@@ -96,8 +96,8 @@ def seconds(steps: dict[str, Callable[[], nn.Module]], batch: int, repeats: int)
     return [f"{value / middle[0]:.2f}" for value in middle]
 
 
-def guard_share(network: nn.Module, x: torch.Tensor, repeats: int) -> float:
-    """The part of a step's time that passes within the drift guard."""
+def guard_share(network: nn.Module, x: torch.Tensor) -> float:
+    """The part of the steps' time that passes within the drift guard, once it measures one step in some."""
     spent = 0.0
 
     def timed(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -111,18 +111,18 @@ def guard_share(network: nn.Module, x: torch.Tensor, repeats: int) -> float:
 
         return run
 
-    before, sample, compare = recompute.Before, recompute.Sample, drift.DriftGuard.compare
-    network(x).square().mean().backward()
-    recompute.Before, recompute.Sample = timed(before), timed(sample)  # type: ignore
-    drift.DriftGuard.compare = timed(compare)  # type: ignore[method-assign]
+    for _ in range(drift.FIRST):
+        network(x).square().mean().backward()
+    guard, watch = drift.DriftGuard, drift_watch.Watch
+    before = guard.begin, guard.judge, watch.end
+    guard.begin, guard.judge, watch.end = (timed(function) for function in before)  # type: ignore[method-assign]
     try:
         start = time.process_time()
-        for _ in range(repeats):
+        for _ in range(drift.EVERY):
             network(x).square().mean().backward()
         return spent / (time.process_time() - start)
     finally:
-        recompute.Before, recompute.Sample = before, sample  # type: ignore
-        drift.DriftGuard.compare = compare  # type: ignore[method-assign]
+        guard.begin, guard.judge, watch.end = before  # type: ignore[method-assign]
 
 
 def main() -> None:
@@ -166,8 +166,7 @@ def main() -> None:
         ),
     }
     shares = [
-        [name, f"{100 * guard_share(set_drift_guard(network), x, repeats):.2f} %"]
-        for name, (network, x) in guarded.items()
+        [name, f"{100 * guard_share(set_drift_guard(network), x):.2f} %"] for name, (network, x) in guarded.items()
     ]
     write(
         results(quick) / "extreme_memory.md",
